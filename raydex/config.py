@@ -1,0 +1,245 @@
+"""Every setting, once: name, default, bounds, meaning. Flags, RAYDEX_* variables, TOML and docs/settings.md follow.
+
+default < file ([build] or [serve] in sources.toml) < environment < flag  →  BuildConfig / ServeConfig, frozen
+
+RAYDEX_CRAWL__DELAY_S=1 python build_index.py https://docs.example.org/ --max-pages 200
+"""
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode
+
+from raydex.errors import ConfigError
+
+ENV_PREFIX = "RAYDEX_"
+INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+class Settings(BaseModel):
+    """A table of settings that is checked once and never changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CrawlConfig(Settings):
+    max_pages: int = Field(5000, ge=1, description="Most pages to fetch per source.")
+    max_depth: int = Field(20, ge=0, description="Most links to follow from a seed; 0 fetches the seeds alone.")
+    delay_s: float = Field(
+        0.0, ge=0, description="Seconds between two requests to a host; above 0, one request at a time."
+    )
+    per_host: int = Field(4, ge=1, le=64, description="Most requests in flight to one host.")
+    timeout_s: float = Field(20.0, gt=0, description="Seconds one request may take, from connect to last byte.")
+    attempts: int = Field(
+        3, ge=1, le=10, description="Most requests for one page (timeouts, 429 and 5xx are repeated)."
+    )
+    max_body_bytes: int = Field(10_000_000, ge=1024, description="Longest page taken, in bytes after decompression.")
+    batch_pages: int = Field(16, ge=1, le=256, description="Pages of one unit of work: what a kill may cost.")
+    user_agent: str = Field(
+        "RaydexBot/0.1 (documentation search indexer)",
+        min_length=1,
+        description="User-Agent header; its first word is the name robots.txt is asked for.",
+    )
+
+
+class ChunkConfig(Settings):
+    max_tokens: int = Field(
+        256,
+        ge=16,
+        description="Longest chunk, in tokens of the model, heading path and special tokens included "
+        "(the model's own limit, when that is lower).",
+    )
+    overlap_tokens: int = Field(32, ge=0, description="Most tokens shared by neighbouring chunks of one section.")
+
+
+class EmbedConfig(Settings):
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        min_length=1,
+        description="Embedding model: a local folder, the name of an installed model package or a Hugging Face name "
+        "('hash': a fake for tests that needs no model and ranks by shared words).",
+    )
+    actors: int = Field(0, ge=0, le=256, description="Embedding processes; 0: one for every two processors.")
+    batch_size: int = Field(32, ge=1, le=4096, description="Chunks per call of the model, sorted by token count.")
+
+
+class GateConfig(Settings):
+    max_failed_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest share of pages that may fail before the build is given up (exit 3).",
+    )
+    max_shrink_share: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Largest share of pages or chunks that may vanish since the live snapshot (exit 5).",
+    )
+
+
+class BuildConfig(Settings):
+    """Settings of build_index.py."""
+
+    index: str = Field(
+        "",
+        pattern=INDEX_NAME + "|^$",
+        description="Name of the index (lower case); without it, the first host.",
+    )
+    data_dir: Path = Field(Path("checkpoints"), description="Folder of all indexes.")
+    ray_address: str = Field("", description="Address of an existing Ray cluster; without it, a local one is started.")
+    shards: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Parts of the index; 0: a power of two with about 4096 chunks each, at most 64.",
+    )
+    crawl: CrawlConfig = CrawlConfig()
+    chunk: ChunkConfig = ChunkConfig()
+    embed: EmbedConfig = EmbedConfig()
+    gate: GateConfig = GateConfig()
+
+
+class ServeConfig(Settings):
+    """Settings of serve_index.py."""
+
+    index: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Indexes to serve (repeat the flag); without it, all that are published."
+    )
+    data_dir: Path = Field(Path("checkpoints"), description="Folder of all indexes.")
+    host: str = Field("127.0.0.1", description="Address to listen on. There is no access control yet: keep it private.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
+    ray_address: str = Field("", description="Address of an existing Ray cluster; without it, a local one is started.")
+    model: str = Field(
+        "", description="Where to load the embedding model from, when not under the name in the manifest; its checksum "
+        "must match."
+    )  # fmt: skip
+    replicas: int = Field(1, ge=1, le=64, description="Processes that answer queries, each with the whole snapshot.")
+    max_k: int = Field(100, ge=1, le=1000, description="Largest k a caller may ask for.")
+    max_offset: int = Field(1000, ge=0, description="Largest offset a caller may ask for.")
+    max_query_chars: int = Field(4000, ge=1, description="Longest query, in characters.")
+    max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
+    embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """Take `a,b` from the environment as well as a list."""
+        return tuple(name for name in value.split(",") if name) if isinstance(value, str) else value
+
+
+Config = TypeVar("Config", BuildConfig, ServeConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One leaf of a settings table. path: its place in the table; the flag is the leaf's own name."""
+
+    path: tuple[str, ...]
+    info: FieldInfo
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.path[-1].replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENV_PREFIX + "__".join(self.path).upper()
+
+    @property
+    def is_list(self) -> bool:
+        return get_origin(self.info.annotation) is tuple
+
+    @property
+    def type_name(self) -> str:
+        kind = get_args(self.info.annotation)[0] if self.is_list else self.info.annotation
+        return {str: "text", int: "number", float: "number", Path: "path"}[cast(type, kind)]
+
+    @property
+    def default_text(self) -> str:
+        default = self.info.default
+        return str(default) if default not in ("", ()) else "none"
+
+
+def settings_of(table: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
+    """Yield every leaf of a settings table, in the order it is written."""
+    for name, info in table.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from settings_of(info.annotation, (*prefix, name))
+        else:
+            yield Setting((*prefix, name), info)
+
+
+def add_flags(parser: argparse.ArgumentParser, table: type[BaseModel]) -> None:
+    """Give the parser one flag per setting, grouped by table; absent flags stay absent from the namespace."""
+    groups: dict[tuple[str, ...], Any] = {(): parser.add_argument_group("settings")}
+    for setting in settings_of(table):
+        section = setting.path[:-1]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(f"settings: {section[0]}")
+        groups[section].add_argument(
+            setting.flag,
+            dest=".".join(setting.path),
+            metavar=setting.path[-1].upper(),
+            action="append" if setting.is_list else "store",
+            default=argparse.SUPPRESS,
+            help=f"{setting.info.description} [default: {setting.default_text}, env {setting.variable}]".replace(
+                "%", "%%"
+            ),
+        )
+
+
+def resolve(table: type[Config], flags: Mapping[str, Any], file_values: Mapping[str, Any], file_name: str) -> Config:
+    """Return the settings: default < file < environment < flag.
+
+    flags: dotted name → value, other keys are ignored. Raises ConfigError naming each wrong setting, where its value
+    came from and what is allowed.
+    """
+    given_flags = {s.path: flags[".".join(s.path)] for s in settings_of(table) if ".".join(s.path) in flags}
+    environment = EnvSettingsSource(
+        cast(type[BaseSettings], table),
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        case_sensitive=False,
+    )
+    try:
+        values = _overlay(_overlay(dict(file_values), environment()), _nested(given_flags))
+        return table.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(e, given_flags, file_name) for e in error.errors())) from error
+
+
+def _explain(error: Any, given_flags: Mapping[tuple[str, ...], Any], file_name: str) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    setting = Setting(path, FieldInfo())
+    if path in given_flags:
+        origin = f"flag {setting.flag}"
+    elif setting.variable in os.environ:
+        origin = f"environment variable {setting.variable}"
+    else:
+        origin = file_name or "defaults"
+    return f"{'.'.join(path)} = {error['input']!r} (from {origin}): {error['msg']}"
+
+
+def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        node = tree
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = value
+    return tree
+
+
+def _overlay(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _overlay(dict(merged[key]), value) if both_tables else value
+    return merged

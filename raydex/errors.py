@@ -1,0 +1,216 @@
+"""Every error Raydex raises on purpose, as one tree.
+
+    RaydexError
+    ├── ConfigError              a setting is missing, malformed or out of range
+    ├── FetchError               a page could not be fetched
+    │   ├── RobotsDenied         robots.txt forbids the address
+    │   └── TooLarge             the body is longer than the limit
+    ├── ParseError               a page could not be read as a document
+    ├── EmbedError               a model could not be found, loaded or used
+    ├── SnapshotError            what is on disk cannot be served
+    │   ├── SnapshotNotFound     no such snapshot, or nothing published yet
+    │   ├── SnapshotCorrupt      a file does not match the checksum in its manifest
+    │   ├── SnapshotIncompatible another format, model or dimension than expected
+    │   └── GateRefused          the new snapshot is worse than its parent
+    ├── BuildLocked              another build of this index is running
+    ├── StorageFull              the disk is full, or too small for the build
+    ├── TooManyFailedPages       the failed share of pages is above the limit
+    ├── NothingToIndex           the crawl ended without one chunk
+    ├── IndexNotFound            the service does not serve this index
+    ├── SectionNotFound          no served index holds this section
+    └── QueryError               a query is empty, too long or out of range
+
+Each message says what, where, found against expected, and what to do. All facts go through `super().__init__`, so
+that an error keeps its fields when it travels between processes.
+"""
+
+
+class RaydexError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ConfigError(RaydexError):
+    """A setting is missing, malformed or out of range."""
+
+
+class FetchError(RaydexError):
+    """A page could not be fetched. `reason` is a short stable word: timeout, http_500, redirect_loop, …"""
+
+    def __init__(self, url: str, reason: str, detail: str = "") -> None:
+        super().__init__(url, reason, detail)
+        self.url, self.reason, self.detail = url, reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.url}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+class RobotsDenied(FetchError):
+    """robots.txt forbids the address to our User-Agent."""
+
+    def __init__(self, url: str, detail: str = "") -> None:
+        super().__init__(url, "robots_denied", detail)
+        self.args = (url, detail)
+
+
+class TooLarge(FetchError):
+    """The body is longer than the limit (bytes); reading stopped there."""
+
+    def __init__(self, url: str, limit: int) -> None:
+        super().__init__(url, "too_large", f"more than {limit} bytes; raise --max-body-bytes to take it")
+        self.args = (url, limit)
+        self.limit = limit
+
+
+class ParseError(RaydexError):
+    """A page could not be read as a document. `reason` is a short stable word: empty, not_html, …"""
+
+    def __init__(self, url: str, reason: str, detail: str = "") -> None:
+        super().__init__(url, reason, detail)
+        self.url, self.reason, self.detail = url, reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.url}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+class EmbedError(RaydexError):
+    """A model could not be found, loaded or used."""
+
+
+class SnapshotError(RaydexError):
+    """What is on disk cannot be served."""
+
+
+class SnapshotNotFound(SnapshotError):
+    """No such snapshot, or nothing has been published yet."""
+
+    def __init__(self, index_dir: str, snapshot_id: str = "") -> None:
+        super().__init__(index_dir, snapshot_id)
+        self.index_dir, self.snapshot_id = index_dir, snapshot_id
+
+    def __str__(self) -> str:
+        name = self.index_dir.rstrip("/").rsplit("/", 1)[-1]
+        if self.snapshot_id:
+            return (
+                f"{self.index_dir}: there is no snapshot {self.snapshot_id}. "
+                f"See `python build_index.py --list --index {name}`."
+            )
+        return f"{self.index_dir}: nothing is published. Build with `python build_index.py URL --index {name}`."
+
+
+class SnapshotCorrupt(SnapshotError):
+    """A snapshot file is missing or does not match the checksum in its manifest."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(path, expected, found)
+        self.path, self.expected, self.found = path, expected, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: found {self.found[:12]}, the manifest says {self.expected[:12]}. "
+            "Roll back with `python build_index.py --rollback --index NAME`, or rebuild."
+        )
+
+
+class SnapshotIncompatible(SnapshotError):
+    """The snapshot was made with another format, model or dimension than this program has."""
+
+    def __init__(self, path: str, what: str, expected: str, found: str, remedy: str) -> None:
+        super().__init__(path, what, expected, found, remedy)
+        self.path, self.what, self.expected, self.found, self.remedy = path, what, expected, found, remedy
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what} is {self.found}, expected {self.expected}. {self.remedy}"
+
+
+class GateRefused(SnapshotError):
+    """The new snapshot failed a check; CURRENT did not move."""
+
+    def __init__(self, snapshot_id: str, failures: tuple[str, ...]) -> None:
+        super().__init__(snapshot_id, failures)
+        self.snapshot_id, self.failures = snapshot_id, failures
+
+    def __str__(self) -> str:
+        return f"snapshot {self.snapshot_id} was not published: " + "; ".join(self.failures)
+
+
+class BuildLocked(RaydexError):
+    """Another build of this index is running."""
+
+    def __init__(self, index: str, holder: str) -> None:
+        super().__init__(index, holder)
+        self.index, self.holder = index, holder
+
+    def __str__(self) -> str:
+        return f"index {self.index!r} is being built by {self.holder}. Wait for it, or stop it."
+
+
+class StorageFull(RaydexError):
+    """The disk is full, or has less room than the build needs."""
+
+    def __init__(self, path: str, free_bytes: int, needed_bytes: int) -> None:
+        super().__init__(path, free_bytes, needed_bytes)
+        self.path, self.free_bytes, self.needed_bytes = path, free_bytes, needed_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.free_bytes / 2**20:,.0f} MiB free, {self.needed_bytes / 2**20:,.0f} MiB needed. "
+            "Free some space or choose another --data-dir; the live snapshot is untouched and the same command resumes."
+        )
+
+
+class TooManyFailedPages(RaydexError):
+    """The failed share of pages is above the limit; nothing was published."""
+
+    def __init__(self, failed: int, attempted: int, limit: float, report: str) -> None:
+        super().__init__(failed, attempted, limit, report)
+        self.failed, self.attempted, self.limit, self.report = failed, attempted, limit, report
+
+    def __str__(self) -> str:
+        return (
+            f"{self.failed} of {self.attempted} pages failed, more than --max-failed-share {self.limit:g} allows. "
+            f"The live snapshot stays. Pages and reasons: {self.report}"
+        )
+
+
+class NothingToIndex(RaydexError):
+    """The crawl ended without one chunk."""
+
+    def __init__(self, index: str, reasons: str, report: str) -> None:
+        super().__init__(index, reasons, report)
+        self.index, self.reasons, self.report = index, reasons, report
+
+    def __str__(self) -> str:
+        return f"index {self.index!r}: nothing to index ({self.reasons}). Details: {self.report}"
+
+
+class IndexNotFound(RaydexError):
+    """The service does not serve this index."""
+
+    def __init__(self, index: str, served: tuple[str, ...]) -> None:
+        super().__init__(index, served)
+        self.index, self.served = index, served
+
+    def __str__(self) -> str:
+        return f"no index {self.index!r}; served: {', '.join(self.served) or 'none'}."
+
+
+class SectionNotFound(RaydexError):
+    """No served index holds this section."""
+
+    def __init__(self, section_id: str) -> None:
+        super().__init__(section_id)
+        self.section_id = section_id
+
+    def __str__(self) -> str:
+        return f"no section {self.section_id!r} in the served snapshots; take `section_id` from a hit."
+
+
+class QueryError(RaydexError):
+    """A query is empty, too long or out of range."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field, self.message = field, message
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"

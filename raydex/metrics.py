@@ -1,0 +1,138 @@
+"""The table of every metric: name, kind, labels, buckets and what a rise means. Data only.
+
+The build makes them with ray.util.metrics, the service with ray.serve.metrics; Ray adds the prefix `ray_`, and
+`_total` to counters, when it exports them. docs/metrics.md is generated from this table.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Upper bounds of a request stage, in seconds: 1 ms to 10 s in steps of 2 to 2.5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric. labels take few values each; help says what a rise means."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    program: Literal["build", "serve"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+def _build(name: str, kind: Literal["counter", "gauge"], help_: str, *labels: str) -> Metric:
+    return Metric(name=name, kind=kind, program="build", help=help_, labels=labels)
+
+
+def _serve(
+    name: str,
+    kind: Literal["counter", "gauge", "histogram"],
+    help_: str,
+    *labels: str,
+    buckets: tuple[float, ...] = (),
+) -> Metric:
+    return Metric(name=name, kind=kind, program="serve", help=help_, labels=labels, buckets=buckets)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _build(
+            "raydex_build_pages",
+            "counter",
+            "Pages the running build finished, by outcome (fetched, failed, missing, skipped). "
+            "Rising failed: the site is ill.",
+            "index",
+            "outcome",
+        ),
+        _build(
+            "raydex_build_chunks",
+            "counter",
+            "Chunks the running build has a vector for, by origin (embedded, reused). Rising embedded: content changed.",
+            "index",
+            "origin",
+        ),
+        _build(
+            "raydex_build_queue",
+            "gauge",
+            "Items waiting in a stage of the running build (pages, embed_units). Rising embed_units: embedding is the "
+            "bottleneck.",
+            "index",
+            "stage",
+        ),
+        _serve(
+            "raydex_requests",
+            "counter",
+            "HTTP requests by route and outcome (ok, client_error, not_ready, error). Rising error: look at the log.",
+            "route",
+            "outcome",
+        ),
+        _serve(
+            "raydex_request_seconds",
+            "histogram",
+            "Seconds from request to response inside the replica, by route. A rise: see the stages.",
+            "route",
+            buckets=SECONDS,
+        ),
+        _serve(
+            "raydex_search_stage_seconds",
+            "histogram",
+            "Seconds per search stage (embed, scan, merge). Rising embed: too few replicas; rising scan: shards too large.",
+            "stage",
+            buckets=SECONDS,
+        ),
+        _serve(
+            "raydex_results",
+            "histogram",
+            "Hits returned per query. A fall: snapshots shrank, or callers page beyond the end.",
+            buckets=(0, 1, 2, 5, 10, 20, 50, 100),
+        ),
+        _serve(
+            "raydex_zero_result_queries",
+            "counter",
+            "Queries answered without one hit. A rise: callers page beyond the end, or an index is empty.",
+        ),
+        _serve(
+            "raydex_snapshot_age_seconds",
+            "gauge",
+            "Seconds since the served snapshot was made. A rise above the rebuild interval: builds fail.",
+            "index",
+        ),
+        _serve(
+            "raydex_snapshot_chunks",
+            "gauge",
+            "Chunks in the served snapshot. A sudden fall: a broken crawl.",
+            "index",
+        ),
+        _serve(
+            "raydex_snapshot_bytes",
+            "gauge",
+            "Bytes of the served snapshot's files. A rise: memory follows.",
+            "index",
+        ),
+        _serve(
+            "raydex_last_build_pages",
+            "gauge",
+            "Pages of the last build by outcome, from its report. Rising failed or missing: the site is ill.",
+            "index",
+            "outcome",
+        ),
+        _serve(
+            "raydex_last_build_chunks",
+            "gauge",
+            "Chunks of the last build by origin (embedded, reused), from its report.",
+            "index",
+            "origin",
+        ),
+        _serve(
+            "raydex_last_build_seconds",
+            "gauge",
+            "Seconds the last build spent per stage, from its report.",
+            "index",
+            "stage",
+        ),
+    )
+}

@@ -1,0 +1,204 @@
+"""The records that cross a stage: frozen, checked when made, no other behaviour.
+
+    Source → Page → Section → Chunk (+ vectors) → Shard → Manifest → Hit
+
+Ids are functions of content: page_id of the canonical public URL, section_id = canonical URL#anchor, chunk_id of
+section_id, offsets and text. The same page gives the same ids in every build.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+"""float32 (n, dim), C-contiguous, rows L2-normalised; row i belongs to chunk i (or query i)."""
+
+ID_LENGTH = 32
+"""Hex digits of an id: 128 bits of sha256, so that a billion ids collide with a chance below 1e-20."""
+
+
+def stable_id(*parts: object) -> str:
+    """Return 32 hex digits of sha256 over the parts; the same parts give the same id on every machine."""
+    joined = "\x1f".join(str(part) for part in parts)
+    return hashlib.sha256(joined.encode()).hexdigest()[:ID_LENGTH]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A documentation site: where the crawl starts and which URLs belong to it.
+
+    allow, deny: URL prefixes; without allow, the directory of each seed. public_url: what hits cite instead of the
+    first seed's directory. max_depth: links from a seed (0: the seeds alone).
+    """
+
+    name: str
+    seeds: tuple[str, ...]
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    public_url: str = ""
+    version: str = ""
+    max_pages: int = 5000
+    max_depth: int = 20
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.seeds:
+            raise ValueError("a source needs a name and at least one seed URL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A document as fetched. url: canonical and public, what hits cite; crawl_url: where it was fetched."""
+
+    page_id: str
+    url: str
+    crawl_url: str
+    source: str
+    fetched_at: datetime  # UTC
+    status: int
+    content_type: str  # the header, charset included
+    body: bytes
+    body_sha256: str
+    etag: str = ""
+    last_modified: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of a page under one heading. url: page URL#anchor, the anchor nearest above when it has none of its own."""
+
+    section_id: str
+    page_id: str
+    url: str
+    title: str  # of the page
+    headings: tuple[str, ...]  # outermost first
+    text: str
+    position: int  # 0-based, in page order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A passage of one section: `text == section.text[char_start:char_end]`.
+
+    context: the heading path as the embedder reads it. token_count: as embedded, heading path and special tokens
+    included, at most the model's limit.
+    """
+
+    chunk_id: str
+    section_id: str
+    page_id: str
+    url: str
+    title: str
+    headings: tuple[str, ...]
+    context: str
+    text: str
+    char_start: int
+    char_end: int  # half-open
+    token_count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.char_start < self.char_end or self.char_end - self.char_start != len(self.text):
+            raise ValueError(f"chunk {self.chunk_id}: offsets {self.char_start}:{self.char_end} do not span its text")
+
+    @property
+    def embedder_input(self) -> str:
+        """The exact text the embedder reads: heading path, newline, passage."""
+        return f"{self.context}\n{self.text}" if self.context else self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderInfo:
+    """What made the vectors. sha256: of the weights; two embedders with equal fingerprints make the same vectors."""
+
+    name: str
+    revision: str
+    sha256: str
+    dim: int
+    max_tokens: int
+    backend: str
+    precision: str
+
+    @property
+    def fingerprint(self) -> str:
+        return stable_id(json.dumps(asdict(self), sort_keys=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """An immutable file of the snapshot, kept under its checksum."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One part of a snapshot: the pages whose id falls into it. Rows are ordered by chunk_id.
+
+    objects: role → file; roles are `index` (FAISS), `chunks` and `sections` (Parquet).
+    """
+
+    shard_id: str
+    chunk_count: int
+    section_count: int
+    page_count: int
+    dim: int
+    index_kind: str
+    objects: dict[str, StoredObject]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that a snapshot is made of; snapshots/<snapshot_id>/manifest.json. See docs/format.md."""
+
+    format_version: int
+    snapshot_id: str
+    parent: str  # snapshot_id, empty for the first
+    content_digest: str
+    created_at: str  # ISO 8601, UTC
+    embedder: EmbedderInfo
+    chunking: dict[str, int]
+    metric: str
+    sources: tuple[dict[str, Any], ...]
+    shards: tuple[Shard, ...]
+    counts: dict[str, int]
+    gate: dict[str, str]  # check → "passed: …"; filled in before publishing
+    code_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a caller asks of one or several indexes. offset: hits to skip (paging)."""
+
+    text: str
+    k: int = 10
+    offset: int = 0
+    indexes: tuple[str, ...] = ()  # empty: all that are served
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.offset < 0:
+            raise ValueError("k must be at least 1 and offset at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One answer to a query. rank: 1-based; score: cosine in [−1, 1], higher is better."""
+
+    rank: int
+    score: float
+    index: str
+    chunk: Chunk
+
+
+@dataclass(slots=True, kw_only=True)
+class StageTimes:
+    """Seconds spent per stage, in the order the stages first ran."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

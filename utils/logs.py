@@ -1,0 +1,11 @@
+"""Logging for scripts: one line an event on stderr. Modules only ever call logging.getLogger(__name__)."""
+
+import logging
+import sys
+
+
+def configure_logging(*, level: str = "WARNING") -> None:
+    """Send log lines of this level and above to stderr."""
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
