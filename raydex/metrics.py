@@ -51,7 +51,7 @@ METRICS: dict[str, Metric] = {
         _build(
             "raydex_build_chunks",
             "counter",
-            "Chunks the running build has a vector for, by origin (embedded, reused). Rising embedded: content changed.",
+            "Chunks the running build has a vector for, by origin (embedded, reused). A rise: content changed.",
             "index",
             "origin",
         ),
@@ -80,7 +80,7 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_search_stage_seconds",
             "histogram",
-            "Seconds per search stage (embed, scan, merge). Rising embed: too few replicas; rising scan: shards too large.",
+            "Seconds per search stage. Rising embed: too few replicas; rising scan: shards too large.",
             "stage",
             buckets=SECONDS,
         ),

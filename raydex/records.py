@@ -69,7 +69,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of a page under one heading. url: page URL#anchor, the anchor nearest above when it has none of its own."""
+    """A part of a page under one heading. url: page URL#anchor (the anchor nearest above, if it has none)."""
 
     section_id: str
     page_id: str

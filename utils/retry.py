@@ -26,7 +26,7 @@ def call_with_retries(
     cap_s: float = 8.0,
     wait: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Return call(), calling it at most `attempts` times; an error that should not be retried, or the last, is raised."""
+    """Return call(), called at most `attempts` times; an error not to be retried, or the last one, is raised."""
     for attempt in range(attempts):
         try:
             return call()
