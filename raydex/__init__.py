@@ -1,3 +1,1 @@
 """Raydex makes documentation searchable: crawl → snapshot (build_index.py) → hits (serve_index.py)."""
-
-__version__ = "0.1.0"

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode
 
 from raydex.errors import ConfigError
 
+CODE_VERSION = "0.1.0"
 ENV_PREFIX = "RAYDEX_"
 INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
@@ -42,7 +43,7 @@ class CrawlConfig(Settings):
     max_body_bytes: int = Field(10_000_000, ge=1024, description="Longest page taken, in bytes after decompression.")
     batch_pages: int = Field(16, ge=1, le=256, description="Pages of one unit of work: what a kill may cost.")
     user_agent: str = Field(
-        "RaydexBot/0.1 (documentation search indexer)",
+        f"RaydexBot/{CODE_VERSION} (documentation search indexer)",
         min_length=1,
         description="User-Agent header; its first word is the name robots.txt is asked for.",
     )

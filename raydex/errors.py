@@ -18,7 +18,8 @@
     ├── NothingToIndex           the crawl ended without one chunk
     ├── IndexNotFound            the service does not serve this index
     ├── SectionNotFound          no served index holds this section
-    └── QueryError               a query is empty, too long or out of range
+    ├── QueryError               a query is empty, too long or out of range
+    └── ServiceError             the service gave an error, or no answer at all (raised by the client)
 
 Each message says what, where, found against expected, and what to do. All facts go through `super().__init__`, so
 that an error keeps its fields when it travels between processes.
@@ -34,11 +35,14 @@ class ConfigError(RaydexError):
 
 
 class FetchError(RaydexError):
-    """A page could not be fetched. `reason` is a short stable word: timeout, http_500, redirect_loop, …"""
+    """A page could not be fetched. `reason` is a short stable word: timeout, http_500, redirect_loop, …
 
-    def __init__(self, url: str, reason: str, detail: str = "") -> None:
-        super().__init__(url, reason, detail)
-        self.url, self.reason, self.detail = url, reason, detail
+    retry_after_s: seconds the server asked us to stay away (Retry-After), 0 when it did not say.
+    """
+
+    def __init__(self, url: str, reason: str, detail: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(url, reason, detail, retry_after_s)
+        self.url, self.reason, self.detail, self.retry_after_s = url, reason, detail, retry_after_s
 
     def __str__(self) -> str:
         return f"{self.url}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
@@ -106,9 +110,13 @@ class SnapshotCorrupt(SnapshotError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: found {self.found[:12]}, the manifest says {self.expected[:12]}. "
+            f"{self.path}: found {_short(self.found)}, expected {_short(self.expected)}. "
             "Roll back with `python build_index.py --rollback --index NAME`, or rebuild."
         )
+
+
+def _short(finding: str) -> str:
+    return finding[:12] if len(finding) == 64 else finding  # a checksum; its head is enough for a person
 
 
 class SnapshotIncompatible(SnapshotError):
@@ -161,14 +169,14 @@ class StorageFull(RaydexError):
 class TooManyFailedPages(RaydexError):
     """The failed share of pages is above the limit; nothing was published."""
 
-    def __init__(self, failed: int, attempted: int, limit: float, report: str) -> None:
-        super().__init__(failed, attempted, limit, report)
-        self.failed, self.attempted, self.limit, self.report = failed, attempted, limit, report
+    def __init__(self, failed: int, attempted: int, limit: float, reasons: str, report: str) -> None:
+        super().__init__(failed, attempted, limit, reasons, report)
+        self.failed, self.attempted, self.limit, self.reasons, self.report = failed, attempted, limit, reasons, report
 
     def __str__(self) -> str:
         return (
-            f"{self.failed} of {self.attempted} pages failed, more than --max-failed-share {self.limit:g} allows. "
-            f"The live snapshot stays. Pages and reasons: {self.report}"
+            f"{self.failed} of {self.attempted} pages failed ({self.reasons}), more than --max-failed-share "
+            f"{self.limit:g} allows. The live snapshot stays. Every page: {self.report}"
         )
 
 
@@ -214,3 +222,21 @@ class QueryError(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
+
+
+class ServiceError(RaydexError):
+    """The service answered with an error, or not at all (status 0). The fields are those of its error body.
+
+    retry_after_s: seconds the service asked us to stay away, 0 when it did not say.
+    """
+
+    def __init__(
+        self, url: str, status: int, type_: str, message: str, request_id: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(url, status, type_, message, request_id, retry_after_s)
+        self.url, self.status, self.type, self.message = url, status, type_, message
+        self.request_id, self.retry_after_s = request_id, retry_after_s
+
+    def __str__(self) -> str:
+        known_as = f" (request {self.request_id})" if self.request_id else ""
+        return f"{self.url}: {self.status or 'no answer'} {self.type}: {self.message}{known_as}"

@@ -88,7 +88,7 @@ METRICS: dict[str, Metric] = {
             "raydex_results",
             "histogram",
             "Hits returned per query. A fall: snapshots shrank, or callers page beyond the end.",
-            buckets=(0, 1, 2, 5, 10, 20, 50, 100),
+            buckets=(1, 2, 5, 10, 20, 50, 100),  # Ray takes bounds above 0 only; zero has its own counter
         ),
         _serve(
             "raydex_zero_result_queries",

@@ -112,7 +112,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderInfo:
-    """What made the vectors. sha256: of the weights; two embedders with equal fingerprints make the same vectors."""
+    """What made the vectors. sha256: of the weights; two embedders with equal fingerprints make the same vectors.
+
+    name and revision say where the weights came from; a copy elsewhere, under another name, has the same fingerprint.
+    """
 
     name: str
     revision: str
@@ -124,7 +127,8 @@ class EmbedderInfo:
 
     @property
     def fingerprint(self) -> str:
-        return stable_id(json.dumps(asdict(self), sort_keys=True))
+        what = {key: value for key, value in asdict(self).items() if key not in {"name", "revision"}}
+        return stable_id(json.dumps(what, sort_keys=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,14 +24,18 @@ def call_with_retries(
     should_retry: Callable[[Exception], bool],
     base_s: float = 0.5,
     cap_s: float = 8.0,
+    least_wait_s: Callable[[Exception], float] = lambda error: 0.0,
     wait: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Return call(), called at most `attempts` times; an error not to be retried, or the last one, is raised."""
+    """Return call(), called at most `attempts` times; an error not to be retried, or the last one, is raised.
+
+    least_wait_s: seconds that an error itself asks for (Retry-After); waited when they exceed the backoff.
+    """
     for attempt in range(attempts):
         try:
             return call()
         except Exception as error:
             if attempt + 1 == attempts or not should_retry(error):
                 raise
-            wait(backoff_s(attempt, base_s=base_s, cap_s=cap_s))
+            wait(max(least_wait_s(error), backoff_s(attempt, base_s=base_s, cap_s=cap_s)))
     raise ValueError("attempts must be at least 1")

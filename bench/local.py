@@ -1,0 +1,69 @@
+"""Local stand-ins for the demo and the benches: a folder served on loopback, our service in a process of its own.
+
+with served(Path("/usr/share/doc/python3.11/html")) as url, service("docs", Path("checkpoints")) as address: …
+"""
+
+import functools
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON_DOC = Path("/usr/share/doc/python3.11/html")
+"""Debian's python3-doc: 530 HTML files."""
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # with it, head and body in two packets cost 40 ms a page
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in http.server
+        """Say nothing."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder on a free loopback port; yield its URL."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+
+
+@contextmanager
+def service(index: str, data_dir: Path) -> Iterator[str]:
+    """Run serve_index.py until the block ends; yield its URL (it may still be starting)."""
+    port = free_port()
+    command = [sys.executable, "serve_index.py", "--index", index, "--data-dir", str(data_dir), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a program of ours to stop, and insist after 30 s."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,112 @@
+"""Crawl documentation sites and publish them as one searchable snapshot.
+
+examples:
+  python build_index.py https://docs.example.org/guide/ --index guide
+  python build_index.py --sources sources.toml --index docs --max-pages 500
+
+looking after an index:
+  python build_index.py --list --index docs           snapshots, newest first; * is live
+  python build_index.py --verify --index docs         checksums of the live snapshot (or name one)
+  python build_index.py --rollback --index docs       the parent of the live snapshot goes live (or name one)
+
+exit codes: 0 published (or done) · 1 any other error · 2 bad settings · 3 more failed pages than --max-failed-share
+  4 nothing to index · 5 gate refused · 130 interrupted (the same command resumes)
+
+The last line on stdout is one JSON object: snapshot_id, pages, failed_pages, sections, chunks, shards, content_digest,
+timings_s, bytes and more. Progress and the closing table go to stderr.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from raydex.build import lifecycle
+from raydex.build.program import run_build
+from raydex.config import BuildConfig, add_flags, resolve
+from raydex.errors import ConfigError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
+from raydex.records import Source
+from raydex.sources import index_name, load_document, source_from_url, sources_of
+from utils.logs import configure_logging
+
+EXIT_CODES: dict[type[RaydexError], int] = {ConfigError: 2, TooManyFailedPages: 3, NothingToIndex: 4, GateRefused: 5}
+EXIT_INTERRUPTED = 130
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="build_index.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("urls", nargs="*", metavar="URL", help="Start page of a site; all below it is indexed.")
+    parser.add_argument("--sources", metavar="FILE", type=Path, help="TOML file with [[source]] tables and settings.")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--list", action="store_true", help="Show the snapshots of the index.")
+    action.add_argument("--verify", metavar="SNAPSHOT", nargs="?", const="", help="Check the files of a snapshot.")
+    action.add_argument("--rollback", metavar="SNAPSHOT", nargs="?", const="", help="Make an earlier snapshot live.")
+    parser.add_argument(
+        "--log-level", default="WARNING", metavar="LEVEL", help="Log lines on stderr. [default: WARNING]"
+    )
+    add_flags(parser, BuildConfig)
+    return parser
+
+
+def settings(options: argparse.Namespace) -> tuple[BuildConfig, tuple[Source, ...]]:
+    """Return the resolved settings and the sources to crawl."""
+    if options.urls and options.sources:
+        raise ConfigError("give URLs or --sources FILE, not both")
+    document: dict[str, Any] = load_document(options.sources) if options.sources else {}
+    config = resolve(BuildConfig, vars(options), document.get("build", {}), str(options.sources or ""))
+    limits = {"max_pages": config.crawl.max_pages, "max_depth": config.crawl.max_depth}
+    if options.sources:
+        sources = sources_of(document, origin=str(options.sources), **limits)
+    else:
+        sources = tuple(source_from_url(url, **limits) for url in options.urls)
+    return config, sources
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = argument_parser().parse_args(arguments)
+    configure_logging(level=options.log_level)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("interrupted: the same command resumes, the live snapshot is untouched", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except RaydexError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+
+
+def run(options: argparse.Namespace) -> int:
+    config, sources = settings(options)
+    if options.list or options.verify is not None or options.rollback is not None:
+        index_dir = lifecycle.index_dir(config)
+        if options.list:
+            Console().print(lifecycle.snapshots_table(index_dir))
+            return 0
+        if options.verify is not None:
+            return lifecycle.verify_and_tell(index_dir, options.verify)
+        print(lifecycle.roll_back_and_tell(index_dir, options.rollback))
+        return 0
+    if not sources:
+        raise ConfigError("nothing to crawl: give a URL, or --sources FILE (see --help)")
+    if not config.index:
+        config = config.model_copy(update={"index": index_name(sources)})
+    result = run_build(config, sources)
+    Console(stderr=True).print(result.table())
+    print(result.json_line())
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

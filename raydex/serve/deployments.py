@@ -1,0 +1,209 @@
+"""The service as a Ray Serve application: one deployment that embeds, scans and answers in one process.
+
+    ServeConfig → build_application(config) → serve.run(…)        or  with running(config) as addresses: …
+
+Embedding, scan and HTTP face share a replica because one hop between deployments costs 3 to 11 ms, more than a search.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import metrics
+from ray.serve.schema import LoggingConfig
+
+from raydex.config import ServeConfig
+from raydex.errors import ConfigError, RaydexError
+from raydex.metrics import METRICS, Metric
+from raydex.records import Vectors
+from raydex.serve.app import create_app
+from raydex.serve.engine import Engine
+from raydex.serve.recorder import Recorder
+
+APPLICATION_NAME = "raydex"
+
+ONGOING_REQUESTS = 128
+"""Per replica. Ray's default of 5 starves the batches: 32 clients fell to 10 requests/s with idle cores."""
+
+LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
+"""Address of a local Ray node. Ray replaces 127.0.0.1 by the machine's own address, but leaves this one."""
+
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+
+EmbedItem = tuple[str, str]
+"""(fingerprint of the model, text)"""
+
+
+class RayRecorder:
+    """Gives figures to Ray, which exports them for Prometheus with application, deployment and replica as labels."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, Any] = {m.name: _ray_metric(m) for m in METRICS.values() if m.program == "serve"}
+
+    def count(self, name: str, /, **labels: str) -> None:
+        self._metrics[name].inc(tags=labels)
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        self._metrics[name].observe(value, tags=labels)
+
+    def set(self, name: str, value: float, /, **labels: str) -> None:
+        self._metrics[name].set(value, tags=labels)
+
+
+class SearchService:
+    """A replica: the whole snapshot of every index, the model, and the HTTP face."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+        self.engine = Engine(config, threads=max(1, _processors() // config.replicas))
+        self.recorder: Recorder = RayRecorder()
+        self._embed_one.set_max_batch_size(config.embed_batch)  # type: ignore[attr-defined]
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve calls this after __init__, so that the app stands on an engine that is already open."""
+        return create_app(self, self._config, adds_request_id=False)
+
+    async def embed(self, fingerprint: str, texts: Sequence[str]) -> Vectors:
+        """Embed together with the queries of other requests that are waiting."""
+        return np.stack(await asyncio.gather(*(self._embed_one((fingerprint, text)) for text in texts)))
+
+    @serve.batch(batch_wait_timeout_s=0.0)  # no waiting: while one batch is embedded, the next one gathers
+    async def _embed_one(self, items: list[EmbedItem]) -> list[Vectors]:
+        return await asyncio.to_thread(embed_mixed, self.engine, items)
+
+
+def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
+    """Return one row (dim,) for each item, in order; one call of each model that is asked for."""
+    rows: dict[EmbedItem, Vectors] = {}
+    for fingerprint in dict.fromkeys(model for model, _ in items):
+        texts = list(dict.fromkeys(text for model, text in items if model == fingerprint))
+        for text, row in zip(texts, engine.embed(fingerprint, texts), strict=True):
+            rows[fingerprint, text] = row
+    return [rows[item] for item in items]
+
+
+def build_application(config: ServeConfig) -> serve.Application:
+    """Return the application for serve.run; nothing is opened before a replica starts."""
+    here = config.model_copy(update={"data_dir": config.data_dir.absolute()})  # replicas may start in another folder
+    deploy = serve.deployment(
+        num_replicas=config.replicas,
+        max_ongoing_requests=ONGOING_REQUESTS,
+        ray_actor_options={"num_cpus": 1},
+        logging_config=LoggingConfig(enable_access_log=False),  # requests are counted as metrics, not written down
+    )
+    return deploy(serve.ingress()(SearchService)).bind(here)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where to find what runs. token_hint: where the token is that the dashboard asks for; empty when it asks none."""
+
+    url: str
+    dashboard_url: str
+    token_hint: str
+    service_discovery: Path
+    log_dir: Path
+
+
+@contextmanager
+def running(config: ServeConfig) -> Iterator[Addresses]:
+    """Run the service, on a local Ray unless the config names a cluster, until the block is left.
+
+    Raises ConfigError when the address to listen on cannot be had, RaydexError when no replica starts. A cluster that
+    was there before stays.
+    """
+    if not config.ray_address:
+        _check_free(config.host, config.port)
+    context = _start_ray(config)
+    try:
+        addresses = _addresses(config, context)
+        _deploy(config, addresses.log_dir)
+        yield addresses
+    finally:
+        serve.delete(APPLICATION_NAME)  # lets requests finish; the rest of Serve ends with a Ray of our own
+        ray.shutdown()
+
+
+def _deploy(config: ServeConfig, log_dir: Path) -> None:
+    """Return when every replica has opened its indexes."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(http_options={"host": config.host, "port": config.port})
+    try:
+        serve.run(build_application(config), name=APPLICATION_NAME, route_prefix="/")
+    except RuntimeError as error:  # what Ray Serve raises for any failure of a replica's start
+        raise RaydexError(f"the service did not start: {error} The reason is in {log_dir}.") from error
+
+
+def _start_ray(config: ServeConfig) -> Any:
+    if config.ray_address:
+        return ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+    token_is_new = not TOKEN_FILE.exists()
+    context = ray.init(
+        address="local",
+        num_cpus=max(_processors(), config.replicas),
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address=LOOPBACK,
+    )
+    if token_is_new and TOKEN_FILE.exists():
+        TOKEN_FILE.chmod(0o600)  # Ray leaves it readable to everybody, and it lets its reader run code in the cluster
+    return context
+
+
+def _addresses(config: ServeConfig, context: Any) -> Addresses:
+    session_dir = Path(context.address_info["session_dir"])
+    host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host
+    return Addresses(
+        url=f"http://{host}:{config.port}",
+        dashboard_url=f"http://{context.dashboard_url}",
+        token_hint=_token_hint(),
+        service_discovery=session_dir / "prom_metrics_service_discovery.json",
+        log_dir=session_dir / "logs" / "serve",
+    )
+
+
+def _token_hint() -> str:
+    """Say where Ray's token is, never what it is: who has it can run code in the cluster."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":  # ray.init sets it, unless the user did
+        return ""
+    if "RAY_AUTH_TOKEN" in os.environ:
+        return "the one in RAY_AUTH_TOKEN"
+    return f"`ray get-auth-token`, or see {os.environ.get('RAY_AUTH_TOKEN_PATH', TOKEN_FILE)}"
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise ConfigError when nobody could listen there; Serve itself would share the port with another Serve."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of {host} cannot be used ({error.strerror}). Choose another --port, or stop its owner."
+            ) from error
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ray_metric(metric: Metric) -> Any:
+    labels = cast(tuple[str], metric.labels)  # Ray's annotation says one label, its code takes any number
+    if metric.kind == "histogram":
+        return metrics.Histogram(metric.name, metric.help, list(metric.buckets), tag_keys=labels)
+    kind = metrics.Counter if metric.kind == "counter" else metrics.Gauge
+    return kind(metric.name, metric.help, tag_keys=labels)

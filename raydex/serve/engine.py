@@ -1,0 +1,115 @@
+"""The served indexes, opened once: texts → vectors → hits. Plain Python, no Ray, no HTTP.
+
+    engine = Engine(ServeConfig(index=("docs",)))
+    vectors = engine.embed(engine.select(["docs"])[0].fingerprint, ["how do I open a file"])
+    hits = engine.search(engine.select(["docs"]), vectors, k=5, offset=0, times=StageTimes())
+
+An index that cannot be opened keeps its reason and leaves the others alone. Methods may run in several threads.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from raydex.config import ServeConfig
+from raydex.embed import Embedder, describe, load_embedder
+from raydex.errors import EmbedError, IndexNotFound, QueryError, SectionNotFound, SnapshotError
+from raydex.records import Hit, Manifest, Section, StageTimes, Vectors
+from raydex.search import Searcher, merge_hits
+from raydex.snapshot import current_id, index_names, open_snapshot, read_manifest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIndex:
+    name: str
+    manifest: Manifest
+    searcher: Searcher
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the vectors; a query must be embedded by the same."""
+        return self.manifest.embedder.fingerprint
+
+
+class Engine:
+    """names: every index asked for; indexes: those that are open; reasons: why the others are not."""
+
+    def __init__(self, config: ServeConfig, *, threads: int = 0) -> None:
+        """threads: of one call of the model; 0 leaves it to the library."""
+        self._config = config
+        self._threads = threads
+        self._embedders: dict[str, Embedder] = {}
+        self._embedding = Lock()
+        self.names: tuple[str, ...] = tuple(dict.fromkeys(config.index or index_names(config.data_dir)))
+        self.indexes: dict[str, OpenIndex] = {}
+        self.reasons: dict[str, SnapshotError | EmbedError] = {}
+        for name in self.names:
+            try:
+                self.indexes[name] = self._open(name)
+            except (SnapshotError, EmbedError) as error:
+                self.reasons[name] = error
+                logger.warning("index not ready index=%s reason=%s", name, error)
+
+    def select(self, names: Sequence[str] = ()) -> list[OpenIndex]:
+        """Return the named indexes, or without names all that are open.
+
+        Raises IndexNotFound, the reason why a named index is not open, or QueryError when they were made with
+        different models, whose scores cannot be compared.
+        """
+        if not names and not self.indexes:
+            raise next(iter(self.reasons.values()), SnapshotError("no index is served: nothing has been built yet"))
+        chosen = [self._named(name) for name in dict.fromkeys(names)] or list(self.indexes.values())
+        if len({index.fingerprint for index in chosen}) > 1:
+            models = ", ".join(f"{index.name} ({index.manifest.embedder.name})" for index in chosen)
+            raise QueryError("index", f"these were made with different models, name one of them: {models}")
+        return chosen
+
+    def embed(self, fingerprint: str, texts: Sequence[str]) -> Vectors:
+        with self._embedding:  # a fast tokenizer that truncates is not thread-safe, and two calls would share the cores
+            return self._embedders[fingerprint].embed_queries(texts)
+
+    def search(
+        self, indexes: Sequence[OpenIndex], vectors: Vectors, *, k: int, offset: int, times: StageTimes
+    ) -> list[list[Hit]]:
+        """Return the hits of each row of vectors, best first, ranked over all the indexes together."""
+        if len(indexes) == 1:
+            return indexes[0].searcher.search(vectors, k=k, offset=offset, times=times)
+        per_index = [index.searcher.search(vectors, k=offset + k, times=times) for index in indexes]
+        return [merge_hits(list(lists), k=k, offset=offset) for lists in zip(*per_index, strict=True)]
+
+    def length_warning(self, fingerprint: str, text: str) -> str:
+        """Return what to tell the caller when the model cannot read the whole text; empty when it can."""
+        embedder = self._embedders[fingerprint]
+        tokens, limit = embedder.tokenizer.count(text), embedder.info.max_tokens
+        return f"the query has {tokens} tokens; the model read the first {limit}" if tokens > limit else ""
+
+    def section(self, section_id: str) -> tuple[str, Section]:
+        """Return the section and the name of the first index that holds it."""
+        for index in self.indexes.values():
+            if section := index.searcher.section(section_id):
+                return index.name, section
+        if not self.indexes:
+            self.select()
+        raise SectionNotFound(section_id)
+
+    def _named(self, name: str) -> OpenIndex:
+        if name in self.reasons:
+            raise self.reasons[name]
+        if name not in self.indexes:
+            raise IndexNotFound(name, self.names)
+        return self.indexes[name]
+
+    def _open(self, name: str) -> OpenIndex:
+        index_dir = self._config.data_dir / name
+        manifest = read_manifest(index_dir, current_id(index_dir))
+        model = self._config.model or manifest.embedder.name
+        snapshot = open_snapshot(index_dir, manifest.snapshot_id, expected=describe(model))
+        fingerprint = manifest.embedder.fingerprint
+        if fingerprint not in self._embedders:  # indexes of one model share it
+            self._embedders[fingerprint] = load_embedder(
+                model, threads=self._threads, batch_size=self._config.embed_batch
+            )
+        return OpenIndex(name, manifest, Searcher(name, snapshot))

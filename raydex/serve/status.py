@@ -1,0 +1,92 @@
+"""What is served and how old it is: the rows of GET /indexes, and the same figures as gauges.
+
+Engine, checkpoints/<index>/CURRENT, checkpoints/<index>/builds/*/report.json  →  IndexStatus
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from raydex.config import ServeConfig
+from raydex.serve.engine import Engine, OpenIndex
+from raydex.serve.recorder import Recorder
+from raydex.serve.schemas import IndexStatus, LastBuild
+from raydex.snapshot import current_id, snapshot_bytes
+
+logger = logging.getLogger(__name__)
+
+
+def index_statuses(engine: Engine, config: ServeConfig) -> list[IndexStatus]:
+    """Return one row for each index the service was asked to serve, open or not."""
+    return [_status(engine, config, name) for name in engine.names]
+
+
+def last_build(index_dir: Path) -> LastBuild | None:
+    """Return the report of the build that finished last; None when there is none that can be read."""
+    reports = [report for path in index_dir.glob("builds/*/report.json") if (report := _read_report(path))]
+    return max(reports, key=lambda report: report.finished_at, default=None)
+
+
+def record_gauges(statuses: Sequence[IndexStatus], recorder: Recorder) -> None:
+    for status in statuses:
+        if status.ready:
+            recorder.set("raydex_snapshot_age_seconds", status.age_s, index=status.name)
+            recorder.set("raydex_snapshot_chunks", status.chunks, index=status.name)
+            recorder.set("raydex_snapshot_bytes", status.bytes, index=status.name)
+        if status.last_build:
+            _record_build(status.name, status.last_build, recorder)
+
+
+def reason_text(error: Exception, config: ServeConfig) -> str:
+    """Return an error as callers read it: indexes are named, the folder they lie in is not."""
+    return str(error).replace(f"{config.data_dir}/", "")
+
+
+def _record_build(index: str, build: LastBuild, recorder: Recorder) -> None:
+    for outcome, pages in build.pages.items():
+        recorder.set("raydex_last_build_pages", pages, index=index, outcome=outcome)
+    for origin, chunks in build.chunks.items():
+        recorder.set("raydex_last_build_chunks", chunks, index=index, origin=origin)
+    for stage, seconds in build.timings_s.items():
+        recorder.set("raydex_last_build_seconds", seconds, index=index, stage=stage)
+
+
+def _status(engine: Engine, config: ServeConfig, name: str) -> IndexStatus:
+    index_dir = config.data_dir / name
+    common = IndexStatus(
+        name=name,
+        ready=name in engine.indexes,
+        current_snapshot_id=current_id(index_dir),
+        last_build=last_build(index_dir),
+    )
+    if not common.ready:
+        return common.model_copy(update={"reason": reason_text(engine.reasons[name], config)})
+    return common.model_copy(update=_figures(engine.indexes[name], common.current_snapshot_id))
+
+
+def _figures(index: OpenIndex, current_snapshot_id: str) -> dict[str, object]:
+    manifest = index.manifest
+    age = datetime.now(UTC) - datetime.fromisoformat(manifest.created_at)
+    return {
+        "snapshot_id": manifest.snapshot_id,
+        "created_at": manifest.created_at,
+        "age_s": round(age.total_seconds(), 3),
+        "pages": sum(shard.page_count for shard in manifest.shards),
+        "sections": sum(shard.section_count for shard in manifest.shards),
+        "chunks": sum(shard.chunk_count for shard in manifest.shards),
+        "shards": len(manifest.shards),
+        "bytes": snapshot_bytes(manifest),
+        "model": manifest.embedder.name,
+        "stale": current_snapshot_id != manifest.snapshot_id,
+    }
+
+
+def _read_report(path: Path) -> LastBuild | None:
+    try:
+        return LastBuild.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        logger.warning("build report not readable path=%s reason=%s", path, error)
+        return None

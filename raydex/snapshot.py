@@ -1,0 +1,276 @@
+"""Publish, open, verify, list and roll back snapshots: what builders write and servers read.
+
+    [Shard, …] → Manifest → write_manifest → publish → open_snapshot → Snapshot
+
+    checkpoints/<index>/CURRENT                                one line: the live snapshot_id, replaced atomically
+    checkpoints/<index>/snapshots/<snapshot_id>/manifest.json  what the snapshot is made of
+    checkpoints/<index>/objects/<sha256>                       its immutable files, shared between snapshots
+
+`index_dir` is checkpoints/<index> throughout. The format is in docs/format.md.
+"""
+
+import hashlib
+import heapq
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotIncompatible, SnapshotNotFound
+from raydex.records import EmbedderInfo, Manifest
+from raydex.shard import INDEX_KIND, OpenShard, check_object, open_shard
+from utils.files import write_bytes
+
+FORMAT_VERSION = 1
+
+logger = logging.getLogger(__name__)
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """An opened snapshot. Its files stay readable while it is in use, even when they are deleted."""
+
+    manifest: Manifest
+    shards: list[OpenShard]
+
+
+def content_digest(pairs: Iterable[tuple[str, str]], embedder_fingerprint: str, chunking: Mapping[str, int]) -> str:
+    """Return what "the same snapshot" means: sha256 over model, chunking and each (chunk_id, sha256 of its text).
+
+    pairs come sorted (heapq.merge over shards), so that a stream will do; ValueError when they do not. Equal
+    neighbours count once.
+    """
+    digest = hashlib.sha256(f"{embedder_fingerprint}\n{json.dumps(dict(chunking), sort_keys=True)}\n".encode())
+    last = ("", "")
+    for pair in pairs:
+        if pair < last:
+            raise ValueError(f"chunk {pair[0]} comes after {last[0]}: a content digest needs sorted pairs")
+        if pair > last:
+            digest.update(f"{pair[0]} {pair[1]}\n".encode())
+        last = pair
+    return digest.hexdigest()
+
+
+def new_snapshot_id(index_dir: Path, now: datetime, digest: str) -> str:
+    """Return an id such as 20260101T120000Z-3f9c1b (UTC time, head of the content digest) that is not in use."""
+    base = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:6]}"
+    number, snapshot_id = 1, base
+    while (index_dir / "snapshots" / snapshot_id).exists():
+        number, snapshot_id = number + 1, f"{base}-{number + 1}"
+    return snapshot_id
+
+
+def write_manifest(index_dir: Path, manifest: Manifest) -> None:
+    path = _manifest_path(index_dir, manifest.snapshot_id)
+    write_bytes(path, _MANIFEST.dump_json(manifest, indent=2) + b"\n")
+
+
+def read_manifest(index_dir: Path, snapshot_id: str) -> Manifest:
+    """Raises SnapshotNotFound, SnapshotCorrupt (unreadable) or SnapshotIncompatible (another format)."""
+    path = _manifest_path(index_dir, snapshot_id)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise SnapshotNotFound(str(index_dir), snapshot_id) from error
+    except OSError as error:
+        raise SnapshotCorrupt(str(path), "a manifest", error.strerror or "no file") from error
+    _check_format(path, content)
+    try:
+        manifest = _MANIFEST.validate_json(content, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise SnapshotCorrupt(str(path), "a whole manifest", f"{field}: {problem['msg']}") from error
+    if manifest.snapshot_id != snapshot_id:
+        raise SnapshotCorrupt(str(path), f"the manifest of {snapshot_id}", f"that of {manifest.snapshot_id}")
+    return manifest
+
+
+def _manifest_path(index_dir: Path, snapshot_id: str) -> Path:
+    if not snapshot_id or Path(snapshot_id).name != snapshot_id:
+        raise SnapshotNotFound(str(index_dir), snapshot_id)
+    return index_dir / "snapshots" / snapshot_id / "manifest.json"
+
+
+def _check_format(path: Path, content: bytes) -> None:
+    try:
+        manifest = json.loads(content)
+    except ValueError as error:
+        raise SnapshotCorrupt(str(path), "a manifest", "broken JSON") from error
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int):
+        raise SnapshotCorrupt(str(path), "a manifest", "JSON without a format_version")
+    if version != FORMAT_VERSION:
+        raise SnapshotIncompatible(
+            str(path),
+            "format_version",
+            str(FORMAT_VERSION),
+            str(version),
+            f"Use the Raydex that wrote it ({manifest.get('code_version', 'unknown')}), or build the index again.",
+        )
+
+
+def current_id(index_dir: Path) -> str:
+    """Return the id of the live snapshot, "" when nothing is published."""
+    try:
+        return (index_dir / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def publish(index_dir: Path, snapshot_id: str) -> None:
+    """Make a snapshot the live one. Readers see the old id or the new one, never a mixture."""
+    if not _manifest_path(index_dir, snapshot_id).is_file():
+        raise SnapshotNotFound(str(index_dir), snapshot_id)
+    write_bytes(index_dir / "CURRENT", f"{snapshot_id}\n".encode())
+    logger.info("snapshot published snapshot=%s", snapshot_id)
+
+
+def list_snapshots(index_dir: Path) -> list[Manifest]:
+    """Return the manifests of all snapshots that can be read, published or not, newest first."""
+    manifests = []
+    for path in (index_dir / "snapshots").glob("*/manifest.json"):
+        try:
+            manifests.append(read_manifest(index_dir, path.parent.name))
+        except SnapshotError as error:
+            logger.warning("snapshot left out of the list reason=%s", error)
+    return sorted(manifests, key=lambda manifest: (manifest.created_at, manifest.snapshot_id), reverse=True)
+
+
+def roll_back(index_dir: Path, snapshot_id: str = "") -> str:
+    """Make an older (or any other) snapshot the live one and return its id; nothing is rebuilt.
+
+    Without an id: the live one's parent, or the newest older snapshot that passed its gate if the parent is gone. The
+    target is verified first; SnapshotNotFound, SnapshotCorrupt and SnapshotIncompatible leave CURRENT as it is.
+    """
+    target = snapshot_id or _predecessor(index_dir)
+    open_snapshot(index_dir, target)
+    publish(index_dir, target)
+    return target
+
+
+def _predecessor(index_dir: Path) -> str:
+    live = current_id(index_dir)
+    if not live:
+        raise SnapshotNotFound(str(index_dir))
+    known = list_snapshots(index_dir)
+    parent = next((manifest.parent for manifest in known if manifest.snapshot_id == live), "")
+    older = [m.snapshot_id for m in known if m.snapshot_id == parent]
+    older += [m.snapshot_id for m in known if m.snapshot_id < live and _passed_gate(m)]
+    if not older:
+        raise SnapshotNotFound(str(index_dir), f"before {live}")
+    return older[0]
+
+
+def _passed_gate(manifest: Manifest) -> bool:
+    return bool(manifest.gate) and all(result.startswith("passed") for result in manifest.gate.values())
+
+
+def verify(index_dir: Path, snapshot_id: str) -> list[str]:
+    """Read every byte of a snapshot and return what is wrong, worded for a person; empty when all is well."""
+    try:
+        manifest = read_manifest(index_dir, snapshot_id)
+        problems = [str(problem) for problem in _inconsistencies(index_dir, manifest)]
+    except SnapshotError as error:
+        return [str(error)]
+    problems += [str(problem) for problem in _damaged_objects(index_dir, manifest)]
+    return problems or _differences(index_dir, manifest)
+
+
+def _damaged_objects(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotError]:
+    stored = {file.sha256: file for shard in manifest.shards for file in shard.objects.values()}
+    for file in stored.values():
+        try:
+            check_object(index_dir / "objects" / file.sha256, file)
+        except SnapshotCorrupt as error:
+            yield error
+
+
+def _differences(index_dir: Path, manifest: Manifest) -> list[str]:
+    """Compare the content of whole files with the manifest: rows, columns, and the content digest made anew."""
+    try:
+        shards = [open_shard(shard, index_dir / "objects", verify=False) for shard in manifest.shards]
+    except SnapshotCorrupt as error:
+        return [str(error)]
+    pairs = heapq.merge(*(shard.text_digests() for shard in shards))
+    found = content_digest(pairs, manifest.embedder.fingerprint, manifest.chunking)
+    if found == manifest.content_digest:
+        return []
+    return [str(SnapshotCorrupt(f"content digest of {manifest.snapshot_id}", manifest.content_digest, found))]
+
+
+def _inconsistencies(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotError]:
+    """Yield where a manifest contradicts itself, or asks for something this version does not know."""
+    path = str(_manifest_path(index_dir, manifest.snapshot_id))
+    chunks = sum(shard.chunk_count for shard in manifest.shards)
+    if manifest.counts.get("chunks", chunks) != chunks:
+        yield SnapshotCorrupt(path, f"{manifest.counts['chunks']} chunks", f"{chunks} in its shards")
+    for shard in manifest.shards:
+        if shard.dim != manifest.embedder.dim:
+            name = f"{path}, shard {shard.shard_id}"
+            yield SnapshotCorrupt(name, f"{manifest.embedder.dim} dimensions", f"{shard.dim}")
+        if shard.index_kind != INDEX_KIND:
+            remedy = "Update Raydex, or build the index again."
+            yield SnapshotIncompatible(path, "index_kind", INDEX_KIND, shard.index_kind, remedy)
+
+
+def open_snapshot(
+    index_dir: Path, snapshot_id: str = "", *, expected: EmbedderInfo | None = None, verify: bool = True
+) -> Snapshot:
+    """Open the live snapshot, or the one named.
+
+    expected: the model queries are embedded with; SnapshotIncompatible when the snapshot was made with another.
+    verify: compare the checksum of every file (SnapshotCorrupt); only a caller that has just done so leaves it out.
+    """
+    started = time.perf_counter()
+    snapshot_id = snapshot_id or current_id(index_dir)
+    if not snapshot_id:
+        raise SnapshotNotFound(str(index_dir))
+    manifest = read_manifest(index_dir, snapshot_id)
+    for problem in _inconsistencies(index_dir, manifest):
+        raise problem
+    if expected is not None:
+        _check_model(index_dir, manifest, expected)
+    shards = [open_shard(shard, index_dir / "objects", verify=verify) for shard in manifest.shards]
+    logger.info(
+        "snapshot opened snapshot=%s shards=%d chunks=%d seconds=%.2f",
+        snapshot_id,
+        len(shards),
+        sum(map(len, shards)),
+        time.perf_counter() - started,
+    )
+    return Snapshot(manifest=manifest, shards=shards)
+
+
+def _check_model(index_dir: Path, manifest: Manifest, expected: EmbedderInfo) -> None:
+    made_with = manifest.embedder
+    if made_with.fingerprint == expected.fingerprint:
+        return
+    raise SnapshotIncompatible(
+        f"{index_dir} ({manifest.snapshot_id})",
+        "the embedding model",
+        _named(expected),
+        _named(made_with),
+        f"Serve with the model {made_with.name!r} (--model), or build the index again with {expected.name!r}.",
+    )
+
+
+def _named(model: EmbedderInfo) -> str:
+    return f"{model.name} (sha256 {model.sha256[:12]}, {model.dim} dimensions, {model.backend} {model.precision})"
+
+
+def snapshot_bytes(manifest: Manifest) -> int:
+    """Return the size of a snapshot's files; one that several shards share counts once."""
+    return sum({file.sha256: file.bytes for shard in manifest.shards for file in shard.objects.values()}.values())
+
+
+def index_names(data_dir: Path) -> list[str]:
+    """Return the names of the published indexes in a data folder, sorted."""
+    return sorted(path.parent.name for path in data_dir.glob("*/CURRENT"))

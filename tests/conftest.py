@@ -1,0 +1,58 @@
+"""Shared by all tests: no network beyond this machine, no models from the hub, one Ray cluster for a session."""
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+# Before ray is imported, and inherited by every process a test starts: all must agree on mode and token.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("RAY_ADDRESS", None)
+
+
+class NetworkForbidden(Exception):
+    """A test wanted to leave this machine."""
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
+
+
+def _guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if self.family in {socket.AF_INET, socket.AF_INET6} and not _is_loopback(address[0]):
+            raise NetworkForbidden(f"tests stay on this machine, {address[0]} is elsewhere")
+        return connect(self, address)
+
+    return guarded
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or ip_address(host).is_loopback
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A local Ray cluster; its `session_dir` holds what Prometheus would read."""
+    import ray  # 1 s, and only tests marked `cluster` need it
+
+    context = ray.init(
+        address="local",
+        num_cpus=4,
+        object_store_memory=150 * 2**20,
+        include_dashboard=True,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.2",
+    )
+    yield context
+    ray.shutdown()

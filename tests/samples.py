@@ -1,0 +1,99 @@
+"""Small made-up chunks, vectors and snapshots for the tests of the stores."""
+
+import heapq
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from raydex.embed import HashEmbedder
+from raydex.records import Chunk, EmbedderInfo, Manifest, Section, Vectors, stable_id
+from raydex.shard import chunks_to_table, open_shard, sections_to_table, write_shard
+from raydex.snapshot import FORMAT_VERSION, content_digest, new_snapshot_id, write_manifest
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+CHUNKING = {"max_tokens": 256, "overlap_tokens": 32}
+
+
+def sample_chunk(number: int, text: str = "") -> Chunk:
+    """The only chunk of section `number`; its id is as good as random, so that ids and numbers differ in order."""
+    text = text or f"passage {number}"
+    url = f"https://docs.example.org/page{number // 3}.html#s{number}"
+    return Chunk(
+        chunk_id=stable_id(url, text),
+        section_id=url,
+        page_id=stable_id(number // 3),
+        url=url,
+        title=f"Page {number // 3}",
+        headings=("Guide", f"Section {number}"),
+        context=f"Guide › Section {number}",
+        text=text,
+        char_start=0,
+        char_end=len(text),
+        token_count=len(text.split()) + 6,
+    )
+
+
+def section_of(chunk: Chunk) -> Section:
+    return Section(
+        section_id=chunk.section_id,
+        page_id=chunk.page_id,
+        url=chunk.url,
+        title=chunk.title,
+        headings=chunk.headings,
+        text=chunk.text,
+        position=0,
+    )
+
+
+def normalised(rows: object) -> Vectors:
+    vectors = np.array(rows, dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def write_snapshot(
+    index_dir: Path,
+    chunks: Sequence[Chunk],
+    vectors: Vectors,
+    *,
+    shards: int = 2,
+    parent: str = "",
+    now: datetime = NOON,
+    gate: dict[str, str] | None = None,
+    embedder: EmbedderInfo | None = None,
+) -> Manifest:
+    """Write an unpublished snapshot; chunk i goes to shard i modulo shards."""
+    objects_dir = index_dir / "objects"
+    parts = [range(number, len(chunks), shards) for number in range(shards)]
+    written = tuple(
+        write_shard(
+            f"{number:05d}",
+            chunks_to_table([chunks[i] for i in part]),
+            vectors[list(part)],
+            sections_to_table([section_of(chunks[i]) for i in part]),
+            objects_dir,
+        )
+        for number, part in enumerate(parts)
+    )
+    embedder = embedder or HashEmbedder(vectors.shape[1]).info
+    pairs = heapq.merge(*(open_shard(shard, objects_dir).text_digests() for shard in written))
+    digest = content_digest(pairs, embedder.fingerprint, CHUNKING)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        snapshot_id=new_snapshot_id(index_dir, now, digest),
+        parent=parent,
+        content_digest=digest,
+        created_at=now.isoformat(),
+        embedder=embedder,
+        chunking=CHUNKING,
+        metric="cosine",
+        sources=({"name": "sample", "seeds": ["https://docs.example.org/"]},),
+        shards=written,
+        counts={"chunks": sum(shard.chunk_count for shard in written)},
+        gate={"checksums": "passed"} if gate is None else gate,
+        code_version="test",
+    )
+    write_manifest(index_dir, manifest)
+    return manifest

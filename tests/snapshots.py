@@ -1,0 +1,91 @@
+"""Small published snapshots for tests.
+
+make_snapshot(tmp_path / "docs", {"https://docs.example.org/io.html#files": "Open a file."}, HashEmbedder()) → Manifest
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from raydex.embed import Embedder
+from raydex.records import Chunk, Manifest, Section, Shard, stable_id
+from raydex.shard import chunks_to_table, sections_to_table, write_shard
+from raydex.snapshot import FORMAT_VERSION, content_digest, new_snapshot_id, publish, write_manifest
+
+CHUNKING = {"max_tokens": 256, "overlap_tokens": 0}
+
+
+def make_snapshot(
+    index_dir: Path,
+    texts: Mapping[str, str],
+    embedder: Embedder,
+    *,
+    shards: int = 2,
+    now: datetime | None = None,
+    published: bool = True,
+) -> Manifest:
+    """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot."""
+    pairs = [_section_and_chunk(url, text, embedder) for url, text in texts.items()]
+    parts = [[pair for pair in pairs if int(pair[0].page_id, 16) % shards == part] for part in range(shards)]
+    now = now or datetime.now(UTC)
+    digest = content_digest(
+        sorted((chunk.chunk_id, hashlib.sha256(chunk.text.encode()).hexdigest()) for _, chunk in pairs),
+        embedder.info.fingerprint,
+        CHUNKING,
+    )
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        snapshot_id=new_snapshot_id(index_dir, now, digest),
+        parent="",
+        content_digest=digest,
+        created_at=now.isoformat(),
+        embedder=embedder.info,
+        chunking=CHUNKING,
+        metric="cosine",
+        sources=({"name": index_dir.name},),
+        shards=tuple(_shard(index_dir, f"{number:05d}", part, embedder) for number, part in enumerate(parts)),
+        counts={"chunks": len(pairs)},
+        gate={"checksums": "passed: all files"},
+        code_version="test",
+    )
+    write_manifest(index_dir, manifest)
+    if published:
+        publish(index_dir, manifest.snapshot_id)
+    return manifest
+
+
+def _section_and_chunk(url: str, text: str, embedder: Embedder) -> tuple[Section, Chunk]:
+    page, _, anchor = url.partition("#")
+    title = page.rsplit("/", 1)[-1]
+    headings = (title, anchor) if anchor else (title,)
+    section = Section(
+        section_id=url, page_id=stable_id(page), url=url, title=title, headings=headings, text=text, position=0
+    )
+    chunk = Chunk(
+        chunk_id=stable_id(url, 0, len(text), text),
+        section_id=url,
+        page_id=section.page_id,
+        url=url,
+        title=title,
+        headings=headings,
+        context=" › ".join(headings),
+        text=text,
+        char_start=0,
+        char_end=len(text),
+        token_count=embedder.tokenizer.count(text),
+    )
+    return section, chunk
+
+
+def _shard(index_dir: Path, shard_id: str, part: list[tuple[Section, Chunk]], embedder: Embedder) -> Shard:
+    chunks = [chunk for _, chunk in part]
+    vectors = (
+        embedder.embed_passages([chunk.embedder_input for chunk in chunks])
+        if chunks
+        else np.empty((0, embedder.info.dim), np.float32)
+    )
+    sections = sections_to_table([section for section, _ in part])
+    return write_shard(shard_id, chunks_to_table(chunks), vectors, sections, index_dir / "objects")

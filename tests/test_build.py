@@ -1,0 +1,218 @@
+"""The build on a real Ray cluster, against a real local site: what is published, refused, reused and reported."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import build_index
+from raydex.embed import HashEmbedder
+from raydex.records import Hit
+from raydex.search import Searcher
+from raydex.snapshot import current_id, list_snapshots, open_snapshot, read_manifest
+from tests.docsite import DocSite, handbook, handbook_paths, question
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("cluster")]
+
+
+@pytest.fixture
+def site():
+    with DocSite(handbook(pages=24)) as site:
+        yield site
+
+
+class Builder:
+    """Runs build_index.py in this process, on the session's cluster, with the fake embedder."""
+
+    def __init__(self, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.index_dir = data_dir / "docs"
+        self._capsys = capsys
+        self.stderr = ""
+
+    def __call__(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Return the exit code and the JSON line ({} without one)."""
+        fixed = ["--index", "docs", "--data-dir", str(self.index_dir.parent), "--model", "hash"]
+        code = build_index.main([*arguments, *fixed])
+        out, self.stderr = self._capsys.readouterr()
+        return code, json.loads(out.splitlines()[-1]) if code == 0 else {}
+
+    def report(self) -> dict[str, Any]:
+        newest = max((self.index_dir / "builds").glob("*/report.json"))
+        return json.loads(newest.read_text())  # type: ignore[no-any-return]
+
+    def hits(self, text: str, k: int = 5) -> list[Hit]:
+        searcher = Searcher("docs", open_snapshot(self.index_dir))
+        return searcher.search(HashEmbedder().embed_queries([text]), k=k)[0]
+
+
+@pytest.fixture
+def build(tmp_path, capsys):
+    return Builder(tmp_path, capsys)
+
+
+def urls(pages: Sequence[dict[str, str]], site: DocSite) -> dict[str, str]:
+    return {page["url"].removeprefix(site.url): page["reason"] for page in pages}
+
+
+def test_site_is_crawled_published_and_found_by_what_its_pages_say(build, site):
+    code, line = build(site.url)
+    assert code == 0
+    assert line["pages"] == len(handbook_paths(24))
+    assert (line["failed_pages"], line["resumed"]) == (0, False)
+    manifest = read_manifest(build.index_dir, current_id(build.index_dir))
+    assert (line["snapshot_id"], line["content_digest"]) == (manifest.snapshot_id, manifest.content_digest)
+    assert line["chunks"] == manifest.counts["chunks"] >= line["sections"] > 60
+    assert set(manifest.gate.values()) == {"passed"}
+    for number, path in enumerate(handbook_paths(24)[3:], start=3):
+        best = build.hits(question(number))[0]
+        assert best.chunk.url.startswith(site.url + path + "#")
+
+
+def test_every_canonical_url_is_fetched_once(build, site):
+    build(site.url)
+    pages = [path for path in site.requests if path != "/robots.txt"]
+    assert len(pages) == len(set(pages)) == 24
+
+
+def test_index_name_comes_from_the_host_when_none_is_given(site, tmp_path, capsys):
+    assert build_index.main([site.url, "--data-dir", str(tmp_path), "--model", "hash", "--max-pages", "3"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert (tmp_path / line["index"] / "CURRENT").exists()
+    assert line["index"].startswith("127.0.0.1")
+
+
+def test_page_that_fails_is_counted_named_with_its_reason_and_does_not_end_the_build(build, site):
+    bad = ["500", "404", "drop", "huge", "redirect-loop", "redirect-ok", "redirect-out", "binary", "wrong-charset"]
+    links = "".join(f'<a href="/fail/{name}">{name}</a> ' for name in [*bad, "robots-denied", "503-then-ok"])
+    site.put("broken.html", f"<main><h1>Broken links</h1><p>All that is broken: {links}</p></main>")
+    code, line = build(site.url, site.url + "broken.html", "--max-failed-share", "0.5", "--attempts", "3")
+    assert code == 0
+    report = build.report()
+    failed = urls(report["failed_pages"], site)
+    assert failed.keys() == {"fail/500", "fail/drop", "fail/huge", "fail/redirect-loop-back"}
+    assert (failed["fail/500"], failed["fail/huge"]) == ("http_500", "too_large")
+    assert failed["fail/redirect-loop-back"] == "redirect_loop"
+    assert urls(report["missing_pages"], site) == {"fail/404": "http_404"}
+    assert urls(report["skipped_pages"], site) == {"fail/binary": "not_html", "fail/redirect-out": "redirect_outside"}
+    assert report["robots_denied"] == [site.url + "fail/robots-denied"]
+    assert {page["referrer"] for page in report["missing_pages"]} == {site.url + "broken.html"}
+    assert line["failed_pages"] == 4
+    assert line["pages"] == 24 + 1 + 3  # redirect target, wrong charset, and the one that came good
+    assert site.counts["/fail/503-then-ok"] == 3
+    assert "/fail/robots-denied" not in site.requests
+    assert not site.outside_was_contacted()
+
+
+def test_too_many_failed_pages_end_with_3_and_the_live_snapshot_stays(build, site):
+    build(site.url)
+    live = current_id(build.index_dir)
+    for path in handbook_paths(24)[3:8]:
+        site.put(path, "broken", status=500)
+    code, _ = build(site.url, "--attempts", "1")
+    assert code == 3
+    assert current_id(build.index_dir) == live
+    assert build.report()["outcome"] == "failed_pages"
+    assert len(build.report()["failed_pages"]) == 5
+    assert "http_500: 5" in build.stderr
+
+
+def test_site_without_text_ends_with_4_and_says_why(build, site):
+    site.put("empty/index.html", "<html><body><nav>Home</nav></body></html>")
+    code, _ = build(site.url + "empty/")
+    assert code == 4
+    assert "empty: 1" in build.stderr
+    assert current_id(build.index_dir) == ""
+
+
+def test_gate_refuses_a_site_that_shrank_with_5_and_current_does_not_move(build, site):
+    build(site.url)
+    live = current_id(build.index_dir)
+    for path in handbook_paths(24)[8:]:
+        site.remove(path)
+    code, _ = build(site.url)
+    assert code == 5
+    assert current_id(build.index_dir) == live
+    assert "pages, the live snapshot has 24" in build.stderr
+    refused = list_snapshots(build.index_dir)[0]
+    assert refused.gate["counts"].startswith("counts: 8 pages")
+    assert build(site.url, "--max-shrink-share", "1")[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [("--max-pages", "0"), (), ("ftp://127.0.0.1/",), ("--sources", "/nowhere.toml")])
+def test_bad_settings_end_with_2(build, arguments):
+    assert build(*arguments)[0] == 2
+    assert build.stderr.startswith("error: ")
+
+
+def test_rebuild_without_a_change_asks_conditionally_embeds_nothing_and_has_the_same_digest(build, site):
+    _, first = build(site.url)
+    _, second = build(site.url)
+    assert second["content_digest"] == first["content_digest"]
+    assert (second["embedded_chunks"], second["reused_chunks"]) == (0, first["chunks"])
+    assert second["reused_pages"] == 24
+    assert build.report()["page_origins"] == {"unchanged": 24}
+    assert second["snapshot_id"] != first["snapshot_id"]
+
+
+def test_edited_page_costs_its_own_chunks_and_one_shard(build, site):
+    build(site.url, "--shards", "4")
+    before = {shard.objects["index"].sha256 for shard in open_snapshot(build.index_dir).manifest.shards}
+    path = handbook_paths(24)[5]
+    route = site.route(path)
+    site.put(path, route.body.decode().replace("before you start", "long before you start"))
+    _, line = build(site.url, "--shards", "4")
+    after = {shard.objects["index"].sha256 for shard in open_snapshot(build.index_dir).manifest.shards}
+    assert line["embedded_chunks"] == 1
+    assert len(before & after) == 3
+
+
+def test_number_of_shards_and_units_changes_nothing_but_the_layout(build, site):
+    _, one = build(site.url, "--shards", "1")
+    texts = [hit.chunk.chunk_id for hit in build.hits(question(7), k=50)]
+    _, many = build(site.url, "--shards", "5", "--batch-pages", "3")
+    assert (one["shards"], many["shards"]) == (1, 5)
+    assert one["content_digest"] == many["content_digest"]
+    assert [hit.chunk.chunk_id for hit in build.hits(question(7), k=50)] == texts
+
+
+def test_page_and_depth_limits_hold_and_the_same_pages_are_taken_each_time(build, site):
+    _, limited = build(site.url, "--max-pages", "7")
+    assert limited["pages"] == 7
+    assert build.report()["links_beyond_limits"] > 0
+    _, again = build(site.url, "--max-pages", "7", "--batch-pages", "1", "--max-shrink-share", "1")
+    assert again["content_digest"] == limited["content_digest"]
+    _, shallow = build(site.url, "--max-depth", "0", "--max-shrink-share", "1")
+    assert shallow["pages"] == 1
+
+
+def test_sources_file_may_cite_another_address_than_the_one_crawled(build, site, tmp_path):
+    sources = tmp_path / "sources.toml"
+    sources.write_text(
+        f'[build]\nshards = 2\n[[source]]\nname = "hb"\nseeds = ["{site.url}"]\npublic_url = "https://docs.acme.example/v1/"\n'
+    )
+    code, line = build("--sources", str(sources))
+    assert (code, line["shards"]) == (0, 2)
+    assert build.hits(question(3))[0].chunk.url.startswith("https://docs.acme.example/v1/guide/page003.html#")
+
+
+def test_rollback_makes_the_parent_live_and_verify_finds_a_damaged_file(build, site):
+    _, first = build(site.url)
+    site.put("new.html", "<main><h1 id=a>New</h1><p>Something new.</p></main>")
+    _, second = build(site.url, site.url + "new.html")
+    assert current_id(build.index_dir) == second["snapshot_id"]
+    assert build("--list")[0] == 0
+    assert build("--rollback")[0] == 0
+    assert current_id(build.index_dir) == first["snapshot_id"]
+    assert build("--rollback", second["snapshot_id"])[0] == 0
+    assert build("--verify")[0] == 0
+    damaged = (
+        build.index_dir
+        / "objects"
+        / read_manifest(build.index_dir, first["snapshot_id"]).shards[0].objects["chunks"].sha256
+    )
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    assert build("--verify", first["snapshot_id"])[0] == 1
+    assert build("--rollback", first["snapshot_id"])[0] == 1
+    assert current_id(build.index_dir) == second["snapshot_id"]

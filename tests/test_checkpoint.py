@@ -1,0 +1,179 @@
+"""Page store, embedding store, ledger, lock and room on disk: what a killed build goes on from."""
+
+import errno
+import hashlib
+import multiprocessing
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raydex.checkpoint import (
+    Ledger,
+    PageStore,
+    VectorStore,
+    build_lock,
+    check_free_space,
+    full_disk_named,
+    open_build,
+)
+from raydex.errors import BuildLocked, StorageFull
+from raydex.records import Page, Vectors
+
+
+def page(body: bytes = b"<h1>\xff caf\xe9</h1>", page_id: str = "ab12") -> Page:
+    return Page(
+        page_id=page_id,
+        url="https://example.org/a",
+        crawl_url="http://127.0.0.1/a",
+        source="docs",
+        fetched_at=datetime(2026, 1, 2, tzinfo=UTC),
+        status=200,
+        content_type="text/html; charset=latin-1",
+        body=body,
+        body_sha256="00",
+        etag='"x"',
+        last_modified="Thu, 01 Jan 2026 00:00:00 GMT",
+    )
+
+
+def unit_vectors(count: int, seed: int) -> Vectors:
+    vectors = np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def keys_of(count: int, first: int = 0) -> list[bytes]:
+    return [hashlib.sha256(f"{first} {i}".encode()).digest() for i in range(count)]
+
+
+def test_stored_page_comes_back_byte_for_byte(tmp_path):
+    store = PageStore(tmp_path)
+    store.save(page(), "build-1")
+    stored = store.load("ab12")
+    assert stored is not None
+    assert (stored.page, stored.build_id) == (page(), "build-1")
+
+
+def test_unknown_page_is_none(tmp_path):
+    assert PageStore(tmp_path).load("ffff") is None
+
+
+def test_saving_a_page_again_replaces_it(tmp_path):
+    store = PageStore(tmp_path)
+    store.save(page(b"old"), "build-1")
+    store.save(page(b"new"), "build-2")
+    stored = store.load("ab12")
+    assert stored is not None
+    assert (stored.page.body, stored.build_id) == (b"new", "build-2")
+
+
+def test_stored_vectors_are_found_by_another_process_view_after_refresh(tmp_path):
+    writer, reader = VectorStore(tmp_path, 8), VectorStore(tmp_path, 8)
+    keys, vectors = keys_of(5), unit_vectors(5, seed=1)
+    writer.add(keys, vectors)
+    assert reader.find(keys) == {}
+    reader.refresh()
+    found = reader.find([keys[3], b"\x00" * 31 + b"\x99", keys[0]])
+    assert set(found) == {keys[3], keys[0]}
+    np.testing.assert_array_equal(found[keys[3]], vectors[3])
+
+
+def test_vectors_of_many_files_are_found_together(tmp_path):
+    store = VectorStore(tmp_path, 8)
+    expected = {}
+    for part in range(4):
+        keys, vectors = keys_of(10, first=part), unit_vectors(10, seed=part)
+        store.add(keys, vectors)
+        expected.update(zip(keys, vectors, strict=True))
+    store.refresh()
+    found = store.find(list(expected))
+    assert set(found) == set(expected)
+    for key, vector in expected.items():
+        np.testing.assert_array_equal(found[key], vector)
+
+
+def test_keys_that_share_their_first_bytes_are_not_confused(tmp_path):
+    store = VectorStore(tmp_path, 8)
+    stored, other = b"\x07" * 32, b"\x07" * 31 + b"\x08"
+    store.add([stored], unit_vectors(1, seed=0))
+    store.refresh()
+    assert other not in store.find([other])
+
+
+def test_ledger_ignores_and_then_cuts_a_torn_last_line(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append("start", config_digest="c")
+    ledger.append("crawled", unit_id="u1")
+    with (tmp_path / "ledger.jsonl").open("ab") as out:
+        out.write(b'{"event": "crawled", "unit_')
+    assert [line["event"] for line in ledger.lines()] == ["start", "crawled"]
+    ledger.cut_torn_line()
+    ledger.append("end", outcome="published")
+    assert [line["event"] for line in ledger.lines()] == ["start", "crawled", "end"]
+
+
+def test_newest_unfinished_build_of_the_same_configuration_is_resumed(tmp_path):
+    first, resumed = open_build(tmp_path, "config-a")
+    assert not resumed
+    again, resumed = open_build(tmp_path, "config-a")
+    assert resumed
+    assert again.build_dir == first.build_dir
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_build_of_another_configuration_or_an_ended_one_is_not_resumed(tmp_path, ended):
+    first, _ = open_build(tmp_path, "config-a")
+    if ended:
+        first.append("end", outcome="published")
+    second, resumed = open_build(tmp_path, "config-a" if ended else "config-b")
+    assert not resumed
+    assert second.build_dir.name > first.build_dir.name
+
+
+def hold_lock(index_dir: Path, held: "multiprocessing.synchronize.Event", release: "multiprocessing.synchronize.Event"):
+    with build_lock(index_dir):
+        held.set()
+        release.wait(30)
+
+
+def test_second_build_of_an_index_is_refused_with_the_holder_named(tmp_path):
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    holder = context.Process(target=hold_lock, args=(tmp_path, held, release))
+    holder.start()
+    assert held.wait(30)
+    with pytest.raises(BuildLocked, match=f"pid {holder.pid} on "), build_lock(tmp_path):
+        pytest.fail("the lock was given twice")
+    release.set()
+    holder.join(30)
+    with build_lock(tmp_path):
+        pass  # free again, although the file is still there
+
+
+def test_lock_of_a_killed_build_is_free(tmp_path):
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    holder = context.Process(target=hold_lock, args=(tmp_path, held, release))
+    holder.start()
+    assert held.wait(30)
+    holder.kill()
+    holder.join(30)
+    with build_lock(tmp_path):
+        assert f"pid {os.getpid()} " in (tmp_path / "build.lock").read_text()
+
+
+def test_too_small_a_disk_is_named_before_the_build_starts(tmp_path):
+    with pytest.raises(StorageFull, match="needed"):
+        check_free_space(tmp_path / "index", 2**62)
+
+
+def test_full_disk_becomes_an_error_that_says_what_to_do(tmp_path):
+    with pytest.raises(StorageFull, match="same command resumes"), full_disk_named(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_other_disk_errors_keep_their_own_words(tmp_path):
+    with pytest.raises(PermissionError), full_disk_named(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")

@@ -1,0 +1,293 @@
+"""RaydexClient and the command line on it, against the real app on loopback, and against a server that misbehaves."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+import test_client
+from raydex.client import RaydexClient
+from raydex.config import ServeConfig
+from raydex.embed import HashEmbedder
+from raydex.errors import ServiceError
+from raydex.serve.app import create_app
+from raydex.serve.engine import Engine
+from raydex.serve.queries import DirectBackend
+from raydex.serve.recorder import MemoryRecorder
+from tests.snapshots import make_snapshot
+
+PAGE = "https://docs.example.org/io.html"
+HOSTILE = "Markup [bold]stays[/bold] and \x1b[31mcolours\x1b[0m do not: how do I read a file line by line"
+TEXTS = {
+    f"{PAGE}?v=2#read": "how do I read a file line by line: open a file and loop.",
+    f"{PAGE}#exceptions": "what happens when a function raises an exception: it unwinds.",
+    f"{PAGE}#start": "how do I get started: install it.",
+    f"{PAGE}#hostile": HOSTILE,
+}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The real app with the fake model, served by uvicorn in a thread."""
+    data_dir = tmp_path_factory.mktemp("data")
+    make_snapshot(data_dir / "docs", TEXTS, HashEmbedder())
+    config = ServeConfig(data_dir=data_dir)
+    app = create_app(DirectBackend(Engine(config), MemoryRecorder()), config)
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[RaydexClient]:
+    with RaydexClient(url) as client:
+        client.wait_ready(30)
+        yield client
+
+
+def test_search_returns_typed_results(client):
+    answer = client.search("read a file line by line", k=2)
+    assert answer.results[0].source == f"{PAGE}?v=2#read"
+    assert [result.rank for result in answer.results] == [1, 2]
+    assert set(answer.timings_s) == {"embed", "scan", "merge", "total"}
+    assert list(answer.snapshot) == ["docs"]
+    assert client.search("read a file line by line", k=1, offset=1, index=["docs"]).results == answer.results[1:]
+
+
+def test_search_many_keeps_the_order_of_the_queries(client):
+    answers = client.search_many(["get started", "raises an exception"], k=1).answers
+    assert [answer.query for answer in answers] == ["get started", "raises an exception"]
+    assert [answer.results[0].source for answer in answers] == [f"{PAGE}#start", f"{PAGE}#exceptions"]
+
+
+def test_a_section_is_found_by_the_id_of_a_hit(client):
+    section_id = client.search("read a file line by line", k=1).results[0].section_id
+    assert client.section(section_id).content == TEXTS[section_id]
+
+
+def test_indexes_and_readiness(client):
+    (docs,) = client.indexes()
+    assert (docs.name, docs.chunks, docs.ready, docs.stale) == ("docs", len(TEXTS), True, False)
+    assert client.ready()
+
+
+def test_a_refused_request_is_a_service_error_with_the_fields_of_the_body(client):
+    with pytest.raises(ServiceError, match="k: is 500, allowed are 1 to 100") as caught:
+        client.search("x", k=500)
+    error = caught.value
+    assert (error.status, error.type) == (422, "query_error")
+    assert error.request_id
+    assert error.request_id in str(error)
+
+
+class Script(BaseHTTPRequestHandler):
+    """Answers each request with the next (status, headers, body) of the server's script."""
+
+    def do_GET(self) -> None:
+        status, headers, body = self.server.script.pop(0)  # type: ignore[attr-defined]
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Keep test output clean."""
+
+
+class ScriptedServer(HTTPServer):
+    script: list[tuple[int, dict[str, str], bytes]]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    with ScriptedServer(("127.0.0.1", 0), Script) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+EMPTY_ANSWER = json.dumps({"message": "", "snapshot": {}, "results": [], "timings_s": {}}).encode()
+NOT_READY = (503, {"Retry-After": "7"}, b'{"error": {"type": "snapshot_not_found", "message": "m", "request_id": "r"}}')
+
+
+def test_a_503_is_asked_again_no_sooner_than_retry_after(scripted):
+    waits: list[float] = []
+    scripted.script = [NOT_READY, (429, {"Retry-After": "3"}, b""), (200, {}, EMPTY_ANSWER)]
+    with RaydexClient(scripted.url, wait=waits.append) as client:
+        assert client.search("x").results == ()
+    assert [wait >= least for wait, least in zip(waits, (7, 3), strict=True)] == [True, True]
+
+
+def test_asking_again_ends_after_the_last_attempt(scripted):
+    scripted.script = [NOT_READY, NOT_READY]
+    with RaydexClient(scripted.url, attempts=2, wait=lambda _: None) as client, pytest.raises(ServiceError) as caught:
+        client.search("x")
+    assert (caught.value.status, caught.value.type, caught.value.request_id) == (503, "snapshot_not_found", "r")
+    assert scripted.script == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "kind"),
+    [
+        ((500, {}, b"Internal Server Error"), 500, "unknown"),
+        ((502, {}, b'["not ours"]'), 502, "unknown"),
+        ((503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, b'{"error": "text"}'), 503, "unknown"),
+        ((200, {}, b"<html>"), 200, "unexpected_answer"),
+        ((200, {}, b'{"results": []}'), 200, "unexpected_answer"),
+    ],
+)
+def test_an_answer_that_is_not_ours_is_a_service_error(scripted, answer, status, kind):
+    scripted.script = [answer]
+    with RaydexClient(scripted.url, attempts=1) as client, pytest.raises(ServiceError) as caught:
+        client.search("x")
+    assert (caught.value.status, caught.value.type) == (status, kind)
+
+
+@pytest.fixture
+def deaf_url() -> str:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_no_answer_is_a_service_error_with_status_0(deaf_url):
+    with RaydexClient(deaf_url) as client, pytest.raises(ServiceError, match="no answer") as caught:
+        client.search("x")
+    assert caught.value.status == 0
+    assert not RaydexClient(deaf_url).ready()
+
+
+def test_wait_ready_polls_until_the_service_is_ready(scripted):
+    waits: list[float] = []
+    scripted.script = [NOT_READY, NOT_READY, (200, {}, b"{}")]
+    with RaydexClient(scripted.url, wait=waits.append) as client:
+        client.wait_ready(60)
+    assert len(waits) == 2
+
+
+def test_wait_ready_raises_the_last_reason_when_time_is_up(scripted):
+    scripted.script = [NOT_READY]
+    with RaydexClient(scripted.url) as client, pytest.raises(ServiceError) as caught:
+        client.wait_ready(0)
+    assert caught.value.status == 503
+
+
+def run(*arguments: str, url: str) -> int:
+    return test_client.main([*arguments, "--url", url, "--wait", "30"])
+
+
+def test_command_line_shows_hits_as_plain_text(url, capsys):
+    assert run("read a file line by line", "-k", "4", url=url) == 0
+    shown = capsys.readouterr().out
+    assert f"{PAGE}?v=2#read" in shown
+    assert "io.html › exceptions" in shown
+    assert "[bold]stays[/bold]" in shown
+    assert "\x1b" not in shown
+
+
+def test_command_line_gives_the_raw_response_with_json(url, capsys):
+    assert run("read a file", "--json", "-k", "1", url=url) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["status"] == "ok"
+    assert len(answer["results"]) == 1
+
+
+def test_command_line_without_a_question_is_a_smoke_test(url, capsys):
+    assert run(url=url) == 0
+    assert "3 of 3 sample questions passed" in capsys.readouterr().out
+
+
+def scripted_answer(*results: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+    blank = {"content": "", "title": "", "headings": [], "index": "docs", "section_id": "", "chunk_id": ""}
+    document = {**json.loads(EMPTY_ANSWER), "results": [{**blank, **result} for result in results]}
+    return 200, {}, json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (scripted_answer(), "no results"),
+        (
+            scripted_answer(
+                {"rank": 1, "score": 0.1, "source": "https://a/"}, {"rank": 2, "score": 0.2, "source": "https://a/"}
+            ),
+            "not descending",
+        ),
+        (scripted_answer({"rank": 1, "score": 0.1, "source": "page.html"}), "not a URL: page.html"),
+    ],
+)
+def test_smoke_test_fails_on_wrong_answers(scripted, capsys, answer, problem):
+    scripted.script = [answer] * 3
+    assert test_client.main(["--url", scripted.url]) == 1
+    shown = capsys.readouterr().out
+    assert problem in shown
+    assert "0 of 3 sample questions passed" in shown
+
+
+def test_load_check_counts_every_request(url, capsys):
+    assert run("--load", "20", "--concurrency", "4", url=url) == 0
+    shown = capsys.readouterr().out
+    assert "20 of 20 requests answered with 4 at a time" in shown
+    assert "0 errors" in shown
+
+
+def test_load_check_fails_when_requests_fail(deaf_url, capsys):
+    assert test_client.main(["--load", "3", "--concurrency", "2", "--url", deaf_url]) == 1
+    assert "3 errors" in capsys.readouterr().out
+
+
+def test_percentiles_are_latencies_that_were_measured():
+    report = test_client.LoadReport(elapsed_s=1, seconds=[n / 1000 for n in range(1, 101)], errors=[])
+    assert [round(report.percentile_ms(share)) for share in (0.0, 0.5, 0.95, 0.99, 1.0)] == [1, 50, 95, 99, 100]
+    assert test_client.LoadReport(elapsed_s=1, seconds=[], errors=[]).percentile_ms(0.5) == 0
+
+
+def test_load_questions_never_repeat():
+    questions = test_client.distinct_questions()
+    asked = [next(questions) for _ in range(1000)]
+    assert len(set(asked)) == len(asked)
+
+
+def test_a_service_that_cannot_be_reached_is_exit_1(deaf_url, capsys):
+    assert test_client.main(["hello", "--url", deaf_url]) == 1
+    assert "no answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["-k", "0"], ["--load", "-5"], ["--concurrency", "x"]])
+def test_wrong_flags_are_exit_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        test_client.main(arguments)
+    assert caught.value.code == 2
+    assert "whole number of at least 1" in capsys.readouterr().err
+
+
+def test_help_documents_examples_and_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        test_client.main(["--help"])
+    shown = capsys.readouterr().out
+    assert "exit codes:" in shown
+    assert "--load 400" in shown
+
+
+def test_client_script_imports_nothing_of_the_server():
+    text = Path(test_client.__file__).read_text()
+    assert "raydex.serve" not in text
+    assert "import ray\n" not in text

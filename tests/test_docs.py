@@ -1,0 +1,70 @@
+"""What the documents say is what the code does: generated pages, the file map, the numbers of the README."""
+
+import importlib.util
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from raydex.config import CODE_VERSION
+
+ROOT = Path(__file__).parents[1]
+
+
+def _generator():
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["cli.md", "settings.md", "metrics.md"])
+def test_generated_page_is_up_to_date(page):
+    assert (ROOT / "docs" / page).read_text() == _generator().PAGES[page](), "run `make docs`"
+
+
+def test_every_module_is_in_the_file_map():
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    tops = {path.relative_to(ROOT).parts[:2] for path in (ROOT / "raydex").rglob("*.py") if path.stem != "__init__"}
+    for parts in tops:
+        name = "/".join(parts)
+        assert f"`{name}" in contributing, f"{name} is missing in CONTRIBUTING.md"
+
+
+def test_relative_links_lead_somewhere():
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_numbers_of_the_readme_are_those_that_the_bench_wrote():
+    result = json.loads((ROOT / "bench" / "results" / "python_docs.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    build, rebuild, load = result["build"], result["rebuild"], result["load"]
+    for words in (
+        f"{build['pages']} pages, {build['chunks']:,} chunks",
+        f"{build['timings_s']['total'] / 60:.1f} min",
+        f"{rebuild['timings_s']['total']:.0f} s, {rebuild['embedded_chunks']} chunks embedded",
+        *(
+            f"{figures['requests_per_s']:.0f} / {figures['p50_ms']:.0f} / {figures['p99_ms']:.0f}"
+            for figures in load.values()
+        ),
+    ):
+        assert words in readme, f"README.md should say {words!r} (bench/results/python_docs.json)"
+
+
+def test_one_version_everywhere():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == CODE_VERSION
+
+
+def test_every_requirement_is_pinned_and_in_the_constraints():
+    constraints = {line.lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if line and not line.startswith(("#", "-r")):
+                pinned = re.sub(r"\[.*?\]", "", line).lower()
+                assert pinned in constraints, f"{name}: {line}"

