@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return run(options)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into SystemExit while it starts
         print("interrupted: the same command resumes, the live snapshot is untouched", file=sys.stderr)
         return EXIT_INTERRUPTED
     except RaydexError as error:

@@ -11,6 +11,7 @@ import argparse
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ exit codes:
   2  wrong settings, nothing published, or the port is taken
 """
 STOPPED, FAILED, REFUSED = 0, 1, 2
+PUT_BACK_S = 0.05
+"""How often our signal handlers are put back while Ray starts (10 s)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,8 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
     except RaydexError as error:
         print(f"serve_index.py: {error}", file=sys.stderr)
         return REFUSED if isinstance(error, ConfigError | SnapshotNotFound) else FAILED
-    except (KeyboardInterrupt, SystemExit):  # a signal while Ray was starting; Ray turns SIGTERM into SystemExit
-        return STOPPED
 
 
 def app(args: dict[str, str]) -> "Application":
@@ -88,16 +89,36 @@ def _check_published(config: ServeConfig) -> None:
 
 
 def _serve(config: ServeConfig) -> int:
+    """Serve until a signal comes; one that comes while Ray starts takes effect when it has started.
+
+    Ray puts handlers of its own in place of ours, in Python when it starts in the main thread, and again in C++ with
+    its core, which aborts and leaves processes behind. So it starts in a second thread, and ours are put back.
+    """
+    started, stop = threading.Event(), threading.Event()
+    _take_signals(stop)
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(_serve_until, config, started=started, stop=stop)
+        while not started.wait(PUT_BACK_S) and not served.done():
+            _take_signals(stop)
+        _take_signals(stop)
+        served.result()
+    return STOPPED
+
+
+def _take_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+
+def _serve_until(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
     from raydex.serve.deployments import running  # imports Ray, 2 s: not for --help or a wrong flag
 
-    stop = threading.Event()
     with running(config) as addresses:
-        for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which sets its own
-            signal.signal(number, lambda *_: stop.set())
-        _print_addresses(addresses)
-        stop.wait()
+        started.set()
+        if not stop.is_set():
+            _print_addresses(addresses)
+            stop.wait()
         print("stopping …", flush=True)
-    return STOPPED
 
 
 def _print_addresses(addresses: "Addresses") -> None:

@@ -7,6 +7,7 @@ python test_client.py --load 400 --concurrency 8         requests/s and latency
 
 import argparse
 import itertools
+import math
 import sys
 import threading
 import time
@@ -53,7 +54,7 @@ class LoadReport:
 
     def percentile_ms(self, share: float) -> float:
         """Return the smallest latency that at least this share of the answered requests did not exceed."""
-        rank = max(0, -int(-share * len(self.seconds) // 1) - 1)
+        rank = max(0, math.ceil(share * len(self.seconds)) - 1)
         return 1000 * self.seconds[rank] if self.seconds else 0.0
 
 

@@ -4,7 +4,9 @@ with ray_running(config.ray_address) as context: ray.get(task.remote())
 """
 
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +34,21 @@ def ray_running(address: str, *, processors: int | None = None) -> Iterator[Any]
     if ray.is_initialized():
         yield ray.get_runtime_context()
         return
-    context = _join(address) if address else _start(processors)
+    with _sigterm_handler_kept():
+        context = _join(address) if address else _start(processors)
     try:
         yield context
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Put the caller's handler back: Ray's own ends the cluster under a driver that waits for it, which then aborts."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _join(address: str) -> Any:

@@ -41,7 +41,7 @@ class CrawlConfig(Settings):
         3, ge=1, le=10, description="Most requests for one page (timeouts, 429 and 5xx are repeated)."
     )
     max_body_bytes: int = Field(10_000_000, ge=1024, description="Longest page taken, in bytes after decompression.")
-    batch_pages: int = Field(16, ge=1, le=256, description="Pages of one unit of work: what a kill may cost.")
+    batch_pages: int = Field(8, ge=1, le=256, description="Pages of one unit of work: what a kill may cost.")
     user_agent: str = Field(
         f"RaydexBot/{CODE_VERSION} (documentation search indexer)",
         min_length=1,

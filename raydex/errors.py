@@ -66,11 +66,14 @@ class TooLarge(FetchError):
 
 
 class ParseError(RaydexError):
-    """A page could not be read as a document. `reason` is a short stable word: empty, not_html, …"""
+    """A page could not be read as a document. `reason` is a short stable word: empty, not_html, …
 
-    def __init__(self, url: str, reason: str, detail: str = "") -> None:
-        super().__init__(url, reason, detail)
-        self.url, self.reason, self.detail = url, reason, detail
+    links: absolute URLs on the page, which a crawl may follow all the same.
+    """
+
+    def __init__(self, url: str, reason: str, detail: str = "", links: tuple[str, ...] = ()) -> None:
+        super().__init__(url, reason, detail, links)
+        self.url, self.reason, self.detail, self.links = url, reason, detail, links
 
     def __str__(self) -> str:
         return f"{self.url}: {self.reason}" + (f" ({self.detail})" if self.detail else "")

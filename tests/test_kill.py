@@ -49,14 +49,9 @@ class RunningBuild:
             pause.wait(0.005)
 
     def kill(self) -> None:
-        """SIGKILL the driver; its Ray processes go with it."""
-        started = self.ray_processes()
+        """SIGKILL the driver. Its workers die with the raylet, at once; Ray's two agents take up to a minute more."""
         self.process.kill()
         self.process.communicate()
-        deadline = time.monotonic() + 60
-        while any(Path(f"/proc/{pid}").exists() for pid in started):
-            assert time.monotonic() < deadline, "Ray processes outlived their driver"
-            threading.Event().wait(0.05)
 
     def events(self) -> Counter[str]:
         ledgers = sorted((self.index_dir / "builds").glob("*/ledger.jsonl"))
@@ -101,8 +96,9 @@ def test_build_killed_at_five_points_resumes_each_time_to_the_digest_of_an_unint
         build.kill()
         site.unblock()
     for event in ("embedded", "sharded"):
+        before = build.events()[event]
         build = RunningBuild(site, data_dir)
-        build.wait_for(lambda event=event, build=build: build.events()[event] > 0)
+        build.wait_for(lambda event=event, before=before, build=build: build.events()[event] > before)
         build.kill()
     build = RunningBuild(site, data_dir)
     build.wait_for(lambda: any(index_dir.glob("snapshots/*/manifest.json")))

@@ -9,6 +9,7 @@ clean_html_content("<p>Cut&shy;ting <b>edge</b><ul><li>one<li>two</ul>")  →  "
 import codecs
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from html.parser import HTMLParser
 
 Attributes = Mapping[str, str | None]
@@ -35,12 +36,35 @@ VOID = frozenset({
 # fmt: on
 IMPLIED_ENDS = frozenset({"dd", "dt", "li", "option", "p", "td", "th", "tr"})
 """Elements that end where the next one of their kind begins."""
+CONTROLS = frozenset({"nav", "form", "button", "select", "textarea", "dialog", "search"})
+ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "menubar", "toolbar", "doc-toc"})
+# fmt: off
+BOILERPLATE = frozenset({
+    "sidebar", "sphinxsidebar", "md-sidebar", "toc", "localtoc", "table-of-contents", "tableofcontents",
+    "on-this-page", "breadcrumb", "breadcrumbs", "rustdoc-breadcrumbs", "navbar", "nav", "navigation", "nav-links",
+    "mobile-nav", "menu", "footer", "md-footer", "md-header", "related", "page-nav", "pagination", "pagination-nav",
+    "pager", "prev-next", "prev-next-area", "rst-footer-buttons", "headerlink", "header-anchor", "anchor-link",
+    "heading-anchor", "hash-link", "permalink", "skip-link", "skiplink", "skip-to-content", "skip-nav", "copybutton",
+    "copybtn", "copy-button", "edit-page", "edit-link", "edit-this-page", "theme-edit-this-page", "view-source-button",
+    "viewcode-link", "viewcode-back", "linenos", "linenodiv", "lineno", "linenumber", "line-numbers-rows", "gutter",
+    "rouge-gutter", "searchbox", "search-box", "cookie-banner", "cookie-consent", "katex-html",
+})
+# fmt: on
+"""Class and id words that name what surrounds the text, on any site; compared word by word, never as a part."""
+NAMED_BY_ID = frozenset({"div", "aside", "ul", "ol", "table"})
+"""Elements whose id may name boilerplate. Sections, headings and symbols are not: `#menu` may document menus."""
+NEVER_NAMED = frozenset({"b", "kbd", "code", "em", "i", "strong", "var", "samp", "dfn", "pre", "body", "html"})
+"""Elements whose class says what their text is about (`<b class="menu">File</b>`)."""
+MAX_INDENT = 8  # levels; without a bound, lists nested n deep would cost n² spaces
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 """Soft hyphen, zero-width space, marks. The zero-width joiners stay: they are spelling in Persian and Hindi."""
 _NOT_DISPLAYED = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 
+_HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
+_UNTYPED = frozenset({"", "text/plain", "application/octet-stream"})
+_SNIFFED_CHARS = 1024
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -98,6 +122,15 @@ def _is_plausible(charset: str, body: bytes) -> bool:
     return charset != "utf-7" and (b"\0" in body or not charset.startswith(("utf-16", "utf-32")))
 
 
+def is_html(text: str, content_type: str) -> bool:
+    """Tell whether a decoded body is markup: so its Content-Type says, or it says nothing and the text begins so."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    head = text[:_SNIFFED_CHARS].lower()
+    if media_type in _UNTYPED:
+        return "\0" not in head and ("<!doctype html" in head or "<html" in head)
+    return "\0" not in head and media_type in _HTML_TYPES
+
+
 def is_hidden(tag: str, attributes: Attributes) -> bool:
     """Tell whether the element, with all it holds, is not for readers."""
     if tag in DROPPED:
@@ -108,6 +141,23 @@ def is_hidden(tag: str, attributes: Attributes) -> bool:
         return True
     style = attributes.get("style")
     return bool(style) and _NOT_DISPLAYED.search(style or "") is not None
+
+
+def is_boilerplate(tag: str, attributes: Attributes) -> bool:
+    """Tell whether the element, with all it holds, surrounds the text of a page: navigation, controls, permalinks."""
+    if tag in CONTROLS:
+        return True
+    if not attributes or tag in NEVER_NAMED:
+        return False
+    classes = attributes.get("class") or ""
+    if (classes and _names_boilerplate(classes)) or attributes.get("role") in ROLES:
+        return True
+    return tag in NAMED_BY_ID and _names_boilerplate(attributes.get("id") or "") and "section" not in classes.split()
+
+
+@lru_cache(maxsize=4096)
+def _names_boilerplate(names: str) -> bool:
+    return not BOILERPLATE.isdisjoint(names.lower().split())
 
 
 class TextReducer:
@@ -122,6 +172,7 @@ class TextReducer:
         self._lines: list[str] = []  # finished lines, each after the first led by its line feeds
         self._open: list[str] = []  # parts of the line being read
         self._gap = 0  # line feeds owed before the next line
+        self._follows_term = False  # the next line defines the one before and stays with it
         self._bullet = ""
         self._lists = 0
         self._cells: list[int] = []  # one per open table: cells seen in its current row
@@ -160,8 +211,7 @@ class TextReducer:
         if tag in VOID:
             return
         if self._dropping:
-            if tag in self._dropping:
-                del self._dropping[_last_index(self._dropping, tag) :]
+            if self._ends_inside_dropped(tag):
                 return
             self._dropping.clear()  # the end of an element around the dropped one, which was never closed
         if tag in BLOCKS:
@@ -173,6 +223,7 @@ class TextReducer:
 
     def verbatim(self, text: str) -> None:
         """Add a block as it is, blank lines at its ends aside."""
+        self._follows_term = False
         self._break(2)
         self._bullet = ""
         text = _BLANK_LINES.sub("", text.replace("\r\n", "\n")).rstrip()
@@ -218,7 +269,7 @@ class TextReducer:
             self._lists += 1
         elif tag == "li":
             self._separate(1)
-            self._bullet = "  " * (self._lists - 1) + "- "
+            self._bullet = "  " * min(self._lists - 1, MAX_INDENT) + "- "
         else:
             self._separate(1 if tag in LINES else 2)
 
@@ -240,6 +291,7 @@ class TextReducer:
             self._bullet = ""
         elif tag not in CELLS:
             self._separate(1 if tag in {"li", "dt"} else 2)
+            self._follows_term = tag == "dt" or (self._follows_term and tag != "dl")
 
     def _separate(self, gap: int) -> None:
         """End a paragraph; inside a list a line, inside a table cell nothing but a space."""
@@ -270,11 +322,19 @@ class TextReducer:
                 self._gap = gap
                 return
         if self._lines:
-            self._gap = max(self._gap, gap)
+            self._gap = max(self._gap, 1 if self._follows_term else gap)
 
     def _write(self, line: str) -> None:
         self._lines.append("\n" * self._gap + line)
         self._gap = 0
+        self._follows_term = False
+
+    def _ends_inside_dropped(self, tag: str) -> bool:
+        if self._dropping[-1] != tag and tag not in self._dropping:
+            return False
+        while self._dropping.pop() != tag:
+            pass
+        return True
 
     def _resumes_at(self, tag: str) -> bool:
         """End an unclosed dropped element where a sibling of its kind begins (`<li hidden>a<li>b`)."""
@@ -309,7 +369,3 @@ def _may_be_ornament(tag: str, attributes: Attributes) -> bool:
     if attributes.get("aria-hidden") == "true":
         return True
     return tag == "a" and (attributes.get("href") or "").startswith("#")
-
-
-def _last_index(items: list[str], item: str) -> int:
-    return len(items) - 1 - items[::-1].index(item)

@@ -61,7 +61,8 @@ class Pipeline:
         self._in_flight = InFlight()
         self._receipts: dict[str, CrawlReceipt] = {}
         self._most_crawls = 4 * _processors()
-        self.actors = start_actors(context, self._shared_context)
+        self.actors = start_actors(context)
+        status.embedders = len(self.actors)
 
     def crawl(self, units: Sequence[CrawlUnit]) -> dict[str, CrawlReceipt]:
         """Return the receipts of all these units; embedding of earlier ones goes on meanwhile."""
@@ -148,8 +149,6 @@ class Pipeline:
             while self._waiting_embeds and load[number] < UNITS_PER_ACTOR:
                 self._in_flight.embeds[actor.embed.remote(self._waiting_embeds.popleft())] = number
                 load[number] += 1
-        if self._in_flight.embeds and not self._status.embedding_since:
-            self._status.start_embedding_clock()
 
     def _crawled(self, receipt: CrawlReceipt, *, resumed: bool) -> None:
         self._receipts[receipt.unit_id] = receipt
@@ -171,13 +170,13 @@ class Pipeline:
         self._ledger.append("embedded", unit_id=receipt.unit_id, receipt=asdict(receipt))
 
 
-def start_actors(context: BuildContext, shared_context: Ref) -> list[Any]:
+def start_actors(context: BuildContext) -> list[Any]:
     """Start the embedder pool: one actor for every two processors, unless set; together they take half the slots."""
     processors = _processors()
     actors = context.config.embed.actors or max(1, processors // 2)
     slots = min(1.0, processors / (2 * actors))
     threads = max(1, processors // actors)
-    return [EmbedActor.options(num_cpus=slots).remote(shared_context, threads) for _ in range(actors)]
+    return [EmbedActor.options(num_cpus=slots).remote(context, threads) for _ in range(actors)]
 
 
 def _processors() -> int:

@@ -46,6 +46,7 @@ from utils.urls import origin_of
 
 logger = logging.getLogger(__name__)
 
+DIGEST_ROWS = 256
 CHUNKS_PER_SHARD = 4096
 MOST_AUTOMATIC_SHARDS = 64
 """More shards make an edit cheaper (one shard is rewritten) and a search dearer (0.54 ms in one, 0.74 ms in four)."""
@@ -206,14 +207,14 @@ class Build:
         return manifest
 
     def _digest_pairs(self, shards: Sequence[Shard]) -> Iterator[tuple[str, str]]:
-        """Yield (chunk_id, sha256 of text) of all shards, sorted; one shard's two columns in memory each."""
+        """Yield (chunk_id, sha256 of text) of all shards, sorted; a few rows of each shard in memory at a time."""
         return heapq.merge(*(self._pairs_of(shard) for shard in shards))
 
     def _pairs_of(self, shard: Shard) -> Iterator[tuple[str, str]]:
-        path = self._context.objects_dir / shard.objects["chunks"].sha256
-        table = pq.read_table(path, columns=["chunk_id", "text"])
-        for chunk_id, text in zip(table["chunk_id"].to_pylist(), table["text"].to_pylist(), strict=True):
-            yield chunk_id, hashlib.sha256(text.encode()).hexdigest()
+        file = pq.ParquetFile(self._context.objects_dir / shard.objects["chunks"].sha256)
+        for batch in file.iter_batches(DIGEST_ROWS, columns=["chunk_id", "text"]):
+            for chunk_id, text in zip(*batch.to_pydict().values(), strict=True):
+                yield chunk_id, hashlib.sha256(text.encode()).hexdigest()
 
     def _publish(self, pipeline: Pipeline, manifest: Manifest) -> None:
         self._status.stage = "checking"

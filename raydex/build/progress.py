@@ -20,6 +20,7 @@ from raydex.build.units import CrawlReceipt, EmbedReceipt
 from raydex.metrics import METRICS
 
 PLAIN_LINE_EVERY_S = 2.0
+CHUNKS_THAT_TELL = 32  # the first call of a model is far slower than the next ones
 
 
 @dataclass(slots=True)
@@ -42,7 +43,8 @@ class Status:
     stage: str = "starting"
     busy_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     started: float = field(default_factory=time.perf_counter)
-    embedding_since: float = 0.0
+    embedders: int = 1
+    embedder_s: float = 0.0  # seconds all embedders together spent on what this run embedded
 
     def add_crawled(self, receipt: CrawlReceipt, *, resumed: bool) -> None:
         for outcome in receipt.outcomes:
@@ -62,15 +64,14 @@ class Status:
         self.embedded += 0 if resumed else receipt.embedded
         self.reused += receipt.embedded + receipt.reused if resumed else receipt.reused
         self.tokens += 0 if resumed else receipt.tokens
+        self.embedder_s += 0.0 if resumed else receipt.seconds
         self.busy_s["embed"] += receipt.seconds
-
-    def start_embedding_clock(self) -> None:
-        self.embedding_since = time.perf_counter()
 
     @property
     def embedded_per_s(self) -> float:
-        elapsed = time.perf_counter() - self.embedding_since if self.embedding_since else 0.0
-        return self.embedded / elapsed if elapsed > 0 else 0.0
+        """Chunks per second while embedding, all embedders together; 0.0 until there is enough to tell."""
+        enough = self.embedded >= CHUNKS_THAT_TELL and self.embedder_s > 0
+        return self.embedded * self.embedders / self.embedder_s if enough else 0.0
 
     @property
     def eta_s(self) -> float | None:

@@ -165,9 +165,9 @@ def _start_ray(config: ServeConfig) -> Any:
 
 def _addresses(config: ServeConfig, context: Any) -> Addresses:
     session_dir = Path(context.address_info["session_dir"])
-    host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     return Addresses(
-        url=f"http://{host}:{config.port}",
+        url=f"http://{f'[{host}]' if ':' in host else host}:{config.port}",
         dashboard_url=f"http://{context.dashboard_url}",
         token_hint=_token_hint(),
         service_discovery=session_dir / "prom_metrics_service_discovery.json",
@@ -186,15 +186,16 @@ def _token_hint() -> str:
 
 def _check_free(host: str, port: int) -> None:
     """Raise ConfigError when nobody could listen there; Serve itself would share the port with another Serve."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-        except OSError as error:
-            raise ConfigError(
-                f"port {port} of {host} cannot be used ({error.strerror}). Choose another --port, or stop its owner."
-            ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} of {host} cannot be used ({error.strerror}). Choose another --port or --host, or stop its "
+            "owner."
+        ) from error
 
 
 def _processors() -> int:

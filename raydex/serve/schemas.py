@@ -5,7 +5,7 @@ GET /search?query=…  →  SearchResponse        POST /search {"queries": […]
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 K = Annotated[int, Field(ge=1, description="Hits per query.", examples=[10])]
 Offset = Annotated[int, Field(ge=0, description="Hits to skip, for paging.", examples=[0])]
@@ -97,7 +97,7 @@ class LastBuild(BaseModel):
     """Figures of the newest build, from its report.json."""
 
     build_id: str
-    finished_at: str
+    finished_at: AwareDatetime
     outcome: str
     snapshot_id: str = ""
     pages: dict[str, int] = {}
