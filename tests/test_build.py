@@ -141,6 +141,14 @@ def test_gate_refuses_a_site_that_shrank_with_5_and_current_does_not_move(build,
     assert build(site.url, "--max-shrink-share", "1")[0] == 0
 
 
+def test_page_of_nothing_but_links_is_skipped_and_its_links_are_followed(build, site):
+    links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in handbook_paths(24))
+    site.put("all.html", f"<main><ul>{links}</ul></main>")
+    code, line = build(site.url + "all.html")
+    assert (code, line["pages"]) == (0, 24)
+    assert urls(build.report()["skipped_pages"], site) == {"all.html": "navigation_only"}
+
+
 @pytest.mark.parametrize("arguments", [("--max-pages", "0"), (), ("ftp://127.0.0.1/",), ("--sources", "/nowhere.toml")])
 def test_bad_settings_end_with_2(build, arguments):
     assert build(*arguments)[0] == 2

@@ -48,6 +48,9 @@ class RunningBuild:
             assert time.monotonic() < deadline, "the condition never came true"
             pause.wait(0.005)
 
+    def wait_for_more_of(self, event: str, *, than: int) -> None:
+        self.wait_for(lambda: self.events()[event] > than)
+
     def kill(self) -> None:
         """SIGKILL the driver. Its workers die with the raylet, at once; Ray's two agents take up to a minute more."""
         self.process.kill()
@@ -98,7 +101,7 @@ def test_build_killed_at_five_points_resumes_each_time_to_the_digest_of_an_unint
     for event in ("embedded", "sharded"):
         before = build.events()[event]
         build = RunningBuild(site, data_dir)
-        build.wait_for(lambda event=event, before=before, build=build: build.events()[event] > before)
+        build.wait_for_more_of(event, than=before)
         build.kill()
     build = RunningBuild(site, data_dir)
     build.wait_for(lambda: any(index_dir.glob("snapshots/*/manifest.json")))

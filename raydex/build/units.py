@@ -142,7 +142,8 @@ def crawl_unit(context: BuildContext, unit: CrawlUnit, tokenizer: Tokenizer) -> 
             try:
                 outcome = crawl.visit(fetcher, visit)
             except (FetchError, ParseError) as error:
-                outcome = _outcome(visit, outcome_of(error), reason=error.reason, detail=error.detail)
+                links = error.links if isinstance(error, ParseError) else ()
+                outcome = _outcome(visit, outcome_of(error), reason=error.reason, detail=error.detail, links=links)
             except OSError:
                 raise  # the disk, not the page
             except Exception as error:  # one bad page must not end the crawl; counted and reported
