@@ -1,6 +1,6 @@
 """Writes docs/cli.md, docs/settings.md and docs/metrics.md from the code; `make docs`. tests/test_docs.py compares.
 
-    argument parsers, settings tables, metrics table → Markdown
+argument parsers, settings tables, metrics table → Markdown
 """
 
 import os
@@ -23,10 +23,9 @@ def cli_page() -> str:
     import serve_index
     import test_client
 
-    parts = [NOTE, "# Command line\n"]
-    for script in (build_index, serve_index, test_client):
-        parts.append(f"## {script.__name__}.py\n\n```text\n{script.argument_parser().format_help().rstrip()}\n```\n")
-    return "\n".join(parts)
+    helps = {s.__name__: s.argument_parser().format_help().rstrip() for s in (build_index, serve_index, test_client)}
+    parts = [f"## {name}.py\n\n```text\n{text}\n```\n" for name, text in helps.items()]
+    return "\n".join([NOTE, "# Command line\n", *parts])
 
 
 def settings_page() -> str:
@@ -54,7 +53,7 @@ def metrics_page() -> str:
     ]
     intro = (
         "# Metrics\n\nAs Ray exports them: prefix `ray_`, counters end in `_total`. Series are per process, so always "
-        "`sum by (…)`. Histograms also have `_bucket`, `_sum` and `_count`. Metrics of the service carry Ray Serve's own "
+        "`sum by (…)`. Histograms also have `_bucket`, `_sum` and `_count`. Those of the service carry Ray Serve's own "
         "labels too (`application`, `deployment`, `replica`).\n"
     )
     header = "| name | kind | program | labels | meaning |\n|---|---|---|---|---|"
