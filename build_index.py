@@ -17,6 +17,7 @@ timings_s, bytes and more. Progress and the closing table go to stderr.
 """
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ from raydex.errors import ConfigError, GateRefused, NothingToIndex, RaydexError,
 from raydex.records import Source
 from raydex.sources import index_name, load_document, source_from_url, sources_of
 from utils.logs import configure_logging
+
+logger = logging.getLogger("build_index")
 
 EXIT_CODES: dict[type[RaydexError], int] = {ConfigError: 2, TooManyFailedPages: 3, NothingToIndex: 4, GateRefused: 5}
 EXIT_INTERRUPTED = 130
@@ -81,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RaydexError as error:
         print(f"error: {error}", file=sys.stderr)
         return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+    except Exception:  # main, on purpose broad: whatever else ends a build, the user is told how to go on
+        logger.exception("build failed")
+        print("error: the build failed unexpectedly; the same command resumes it", file=sys.stderr)
+        return 1
 
 
 def run(options: argparse.Namespace) -> int:

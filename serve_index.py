@@ -41,7 +41,7 @@ PUT_BACK_S = 0.05
 
 
 def main(arguments: list[str] | None = None) -> int:
-    flags = vars(_parser().parse_args(arguments))
+    flags = vars(argument_parser().parse_args(arguments))
     configure_logging()
     try:
         config = _config(flags, flags["sources"])
@@ -64,7 +64,7 @@ def app(args: dict[str, str]) -> "Application":
     return build_application(config)
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="serve_index.py",
         description="Serve published indexes over HTTP, on a local Ray or an existing cluster.",

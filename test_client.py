@@ -7,6 +7,7 @@ python test_client.py --load 400 --concurrency 8         requests/s and latency
 
 import argparse
 import itertools
+import json
 import math
 import sys
 import threading
@@ -52,6 +53,12 @@ class LoadReport:
     seconds: list[float]
     errors: list[str]
 
+    def figures(self) -> dict[str, float]:
+        """Return what a load check is about, rounded to a tenth."""
+        latency = {f"p{percent}_ms": round(self.percentile_ms(percent / 100), 1) for percent in (50, 95, 99)}
+        rate = round(len(self.seconds) / self.elapsed_s, 1)
+        return {"answered": len(self.seconds), "errors": len(self.errors), "requests_per_s": rate, **latency}
+
     def percentile_ms(self, share: float) -> float:
         """Return the smallest latency that at least this share of the answered requests did not exceed."""
         rank = max(0, math.ceil(share * len(self.seconds)) - 1)
@@ -59,7 +66,7 @@ class LoadReport:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=False)
     with RaydexClient(options.url, timeout_s=options.timeout, attempts=1 if options.load else 4) as client:
         try:
@@ -143,16 +150,13 @@ def _plain(text: str) -> str:
 
 def _check_load(client: RaydexClient, options: argparse.Namespace, console: Console) -> int:
     report = measure(client, options.load, options.concurrency, k=options.k, index=options.index)
-    served = len(report.seconds)
-    console.print(
-        Text(
-            f"{served} of {options.load} requests answered with {options.concurrency} at a time: "
-            f"{served / report.elapsed_s:.1f} requests/s, p50 {report.percentile_ms(0.50):.1f} ms, "
-            f"p95 {report.percentile_ms(0.95):.1f} ms, p99 {report.percentile_ms(0.99):.1f} ms, "
-            f"{len(report.errors)} errors"
-        ),
-        soft_wrap=True,
-    )
+    figures = report.figures()
+    if options.json:
+        print(json.dumps({"concurrency": options.concurrency, **figures}))
+    else:
+        summary = "{answered} answered, {errors} errors with {c} at a time: {requests_per_s} requests/s, "
+        latency = "p50 {p50_ms} ms, p95 {p95_ms} ms, p99 {p99_ms} ms"
+        console.print(Text((summary + latency).format(c=options.concurrency, **figures)), soft_wrap=True)
     for error in dict.fromkeys(report.errors[:3]):
         print(_plain(error), file=sys.stderr)
     return FAILED if report.errors else PASSED
@@ -192,7 +196,7 @@ def distinct_questions() -> Iterator[str]:
             yield f"how do I {verb} {subject} number {number}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="test_client.py",
         description="Ask a running service; without a question, test it with three samples.",
@@ -203,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the service [default: %(default)s]")
     parser.add_argument("-k", type=_at_least_one, default=5, help="hits to show [default: %(default)s]")
     parser.add_argument("--index", action="append", default=[], help="index to search; repeat it for several")
-    parser.add_argument("--json", action="store_true", help="print the response as it came")
+    parser.add_argument("--json", action="store_true", help="print the response as it came, or the figures of --load")
     parser.add_argument("--load", type=_at_least_one, metavar="N", help="measure N requests instead")
     parser.add_argument("--concurrency", type=_at_least_one, default=8, metavar="C", help="at a time [default: 8]")
     parser.add_argument(

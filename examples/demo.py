@@ -7,12 +7,13 @@ library modules below and raydex itself. At most 60 pages either way.
 """
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.local import PYTHON_DOC, ROOT, served, service, stop
 
 MOST_PAGES = 60
+LONGEST_RAY_FOLDER = 30  # Ray puts sockets 75 characters below it, and Linux takes 107 in all
 INDEX = "demo"
 QUESTIONS = ("How do I copy a file?", "parse a date string", "run a command and capture its output")
 # fmt: off
@@ -34,32 +36,21 @@ MODULES = (
 OUR_MODULES = ("raydex", "!raydex.build", "!raydex.serve")  # with these two, more than MOST_PAGES
 
 
-@contextmanager
-def site_folder(work: Path) -> Iterator[tuple[Path, str]]:
-    """Yield a folder of HTML and the [[source]] tables to crawl in it ({url} stands for its address)."""
-    if PYTHON_DOC.is_dir():
-        print(f"Taking Debian's python3-doc from {PYTHON_DOC}: the tutorial and {len(MODULES)} library pages.")
-        pages = ", ".join(f'"{{url}}library/{name}.html"' for name in MODULES)
-        yield (
-            PYTHON_DOC,
-            f"""
-[[source]]
-name = "tutorial"
-seeds = ["{{url}}tutorial/index.html"]
-max_pages = {MOST_PAGES - len(MODULES)}
+def take_python_doc() -> tuple[Path, str]:
+    """Return the folder of Debian's python3-doc and the [[source]] tables to crawl in it ({url}: its address)."""
+    print(f"Taking Debian's python3-doc from {PYTHON_DOC}: the tutorial and {len(MODULES)} library pages.")
+    pages = ", ".join(f'"{{url}}library/{name}.html"' for name in MODULES)
+    tutorial = f'seeds = ["{{url}}tutorial/index.html"]\nmax_pages = {MOST_PAGES - len(MODULES)}'
+    library = f'seeds = [{pages}]\nallow = ["{{url}}library/"]\nmax_depth = 0'
+    return PYTHON_DOC, f'[[source]]\nname = "tutorial"\n{tutorial}\n\n[[source]]\nname = "library"\n{library}\n'
 
-[[source]]
-name = "library"
-seeds = [{pages}]
-allow = ["{{url}}library/"]
-max_depth = 0
-""",
-        )
-        return
-    print(f"Rendering {len(MODULES)} standard library modules and raydex with pdoc …", flush=True)
-    command = [sys.executable, "-m", "pdoc", "-o", str(work / "site"), "--no-show-source", "--no-search"]
-    subprocess.run([*command, *MODULES, *OUR_MODULES], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
-    yield work / "site", f'[[source]]\nname = "pdoc"\nseeds = ["{{url}}"]\nmax_pages = {MOST_PAGES}\n'
+
+def render(modules: Sequence[str], site: Path) -> tuple[Path, str]:
+    """Render modules with pdoc; return the folder and the [[source]] table to crawl it."""
+    print(f"Rendering {len(modules)} modules with pdoc …", flush=True)
+    command = [sys.executable, "-m", "pdoc", "-o", str(site), "--no-show-source", "--no-search", *modules]
+    subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    return site, f'[[source]]\nname = "pdoc"\nseeds = ["{{url}}"]\nmax_pages = {MOST_PAGES}\n'
 
 
 def run(*arguments: str) -> None:
@@ -73,11 +64,16 @@ def run(*arguments: str) -> None:
         stop(process)
 
 
-def demo(*, keep: bool) -> None:
+def demo(modules: Sequence[str], *, keep: bool) -> None:
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raydex-demo-")))
+        if len(str(work)) <= LONGEST_RAY_FOLDER:
+            os.environ["RAY_TMPDIR"] = str(work)  # so that Ray's logs go with the rest
         data_dir = ROOT / "checkpoints" if keep else work / "checkpoints"
-        folder, tables = stack.enter_context(site_folder(work))
+        if PYTHON_DOC.is_dir() and not modules:
+            folder, tables = take_python_doc()
+        else:
+            folder, tables = render(modules or (*MODULES, *OUR_MODULES), work / "site")
         url = stack.enter_context(served(folder))
         sources = work / "sources.toml"
         sources.write_text(tables.replace("{url}", url), encoding="utf-8")
@@ -111,10 +107,11 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", action="store_true", help="Keep the index in checkpoints/demo.")
+    parser.add_argument("--modules", nargs="+", default=(), help="Document these modules instead, with pdoc.")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        demo(keep=options.keep)
+        demo(options.modules, keep=options.keep)
     except KeyboardInterrupt:
         print("\ninterrupted; everything is stopped and removed", file=sys.stderr)
         return 130

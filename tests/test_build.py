@@ -1,6 +1,7 @@
 """The build on a real Ray cluster, against a real local site: what is published, refused, reused and reported."""
 
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import pytest
 
 import build_index
+from raydex.build import program
 from raydex.embed import HashEmbedder
 from raydex.records import Hit
 from raydex.search import Searcher
 from raydex.snapshot import current_id, list_snapshots, open_snapshot, read_manifest
 from tests.docsite import DocSite, handbook, handbook_paths, question
+from tests.processes import scrape
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("cluster")]
 
@@ -177,6 +181,28 @@ def test_edited_page_costs_its_own_chunks_and_one_shard(build, site):
     assert len(before & after) == 3
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 128 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_full_disk_ends_the_build_with_an_error_that_names_it_and_what_to_do(build, site, small_disk, monkeypatch):
+    build.index_dir = small_disk / "docs"
+    assert build(site.url)[0] == 1
+    assert f"{small_disk}/docs: 0 MiB free, 256 MiB needed" in build.stderr
+    monkeypatch.setattr(program, "SMALLEST_BUILD_BYTES", 0)  # past the check: the disk fills up while it is written
+    assert build(site.url)[0] == 1
+    assert "the same command resumes" in build.stderr
+    assert "Traceback" not in build.stderr
+    assert current_id(build.index_dir) == ""
+
+
 def test_number_of_shards_and_units_changes_nothing_but_the_layout(build, site):
     _, one = build(site.url, "--shards", "1")
     texts = [hit.chunk.chunk_id for hit in build.hits(question(7), k=50)]
@@ -204,6 +230,21 @@ def test_sources_file_may_cite_another_address_than_the_one_crawled(build, site,
     code, line = build("--sources", str(sources))
     assert (code, line["shards"]) == (0, 2)
     assert build.hits(question(3))[0].chunk.url.startswith("https://docs.acme.example/v1/guide/page003.html#")
+
+
+def test_counts_of_a_build_are_exported_for_prometheus(build, site, cluster):
+    build(site.url)
+    service_discovery = Path(cluster.address_info["session_dir"]) / "prom_metrics_service_discovery.json"
+    eventually(service_discovery.exists, within_s=60)
+    wanted = {"ray_raydex_build_pages", "ray_raydex_build_chunks", "ray_raydex_build_queue"}
+    families = eventually(lambda: f if wanted <= set(f := scrape(service_discovery)) else None, within_s=60)
+    assert families is not None
+    fetched = [
+        sample.value
+        for sample in families["ray_raydex_build_pages"].samples
+        if sample.labels.get("outcome") == "fetched" and sample.labels.get("index") == "docs"
+    ]
+    assert sum(fetched) >= 24
 
 
 def test_rollback_makes_the_parent_live_and_verify_finds_a_damaged_file(build, site):

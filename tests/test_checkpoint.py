@@ -41,7 +41,8 @@ def page(body: bytes = b"<h1>\xff caf\xe9</h1>", page_id: str = "ab12") -> Page:
 
 def unit_vectors(count: int, seed: int) -> Vectors:
     vectors = np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def keys_of(count: int, first: int = 0) -> list[bytes]:
@@ -82,7 +83,7 @@ def test_stored_vectors_are_found_by_another_process_view_after_refresh(tmp_path
 
 def test_vectors_of_many_files_are_found_together(tmp_path):
     store = VectorStore(tmp_path, 8)
-    expected = {}
+    expected: dict[bytes, Vectors] = {}
     for part in range(4):
         keys, vectors = keys_of(10, first=part), unit_vectors(10, seed=part)
         store.add(keys, vectors)

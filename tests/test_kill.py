@@ -16,6 +16,7 @@ import pytest
 from raydex.checkpoint import Ledger
 from raydex.snapshot import current_id
 from tests.docsite import DocSite, handbook
+from tests.processes import command_line, descendants
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -65,27 +66,9 @@ class RunningBuild:
         assert self.process.returncode == 0, err
         return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
 
-    def ray_processes(self, title: str = "") -> list[int]:
+    def workers(self, title: str) -> list[int]:
         """Return the pids below the build whose command line holds the title."""
-        parents = {pid: _parent(pid) for pid in (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))}
-        below = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in below} - below:
-            below |= more
-        return [pid for pid in below - {self.process.pid} if title in _command_line(pid)]
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return [pid for pid in descendants(self.process.pid) if title in command_line(pid)]
 
 
 def test_build_killed_at_five_points_resumes_each_time_to_the_digest_of_an_uninterrupted_one(site, tmp_path):
@@ -135,8 +118,8 @@ def test_build_survives_the_death_of_a_worker(site, tmp_path, victim):
     site.block_after(6)
     build = RunningBuild(site, tmp_path)
     build.wait_for(lambda: site.wait_blocked(0))
-    build.wait_for(lambda: bool(build.ray_processes(victim)))
-    for pid in build.ray_processes(victim):
+    build.wait_for(lambda: bool(build.workers(victim)))
+    for pid in build.workers(victim):
         os.kill(pid, signal.SIGKILL)
     site.unblock()
     result = build.result()

@@ -15,8 +15,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 import serve_index
 from raydex.client import RaydexClient
@@ -25,6 +23,7 @@ from raydex.embed import HashEmbedder
 from raydex.errors import ConfigError, ServiceError, SnapshotNotFound
 from raydex.records import Vectors
 from raydex.serve.engine import Engine
+from tests.processes import descendants, free_port, is_running, scrape
 from tests.snapshots import make_snapshot
 from tests.waiting import eventually
 
@@ -45,11 +44,6 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data_dir = tmp_path_factory.mktemp("data")
     make_snapshot(data_dir / "docs", TEXTS, HashEmbedder(), shards=3)
     return data_dir
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -130,20 +124,6 @@ def test_a_batch_of_two_models_asks_each_once_and_keeps_the_order():
     assert engine.calls == [("a", ["x", "y"]), ("b", ["x"])]
 
 
-def scrape(service_discovery: Path) -> dict[str, Metric]:
-    """Return every metric family that Prometheus would read from this cluster; an exporter may still be starting."""
-    targets = [target for group in json.loads(service_discovery.read_text()) for target in group["targets"]]
-    families: dict[str, Metric] = {}
-    for target in targets:
-        try:
-            with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as response:
-                text = response.read().decode()
-        except urllib.error.URLError:
-            continue
-        families |= {family.name: family for family in text_string_to_metric_families(text)}
-    return families
-
-
 def test_metrics_can_be_scraped_where_service_discovery_says(cluster, client):
     client.search("file date", k=3, index=["docs"])
     with pytest.raises(ServiceError):
@@ -201,30 +181,6 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-
-
-def descendants(pid: int) -> set[int]:
-    """Return the processes below this one, from /proc."""
-    children: dict[int, set[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # ended meanwhile
-            continue
-        children.setdefault(int(fields[1]), set()).add(int(path.parent.name))
-    below, front = set(), {pid}
-    while front:
-        front = {child for parent in front for child in children.get(parent, ())}
-        below |= front
-    return below
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

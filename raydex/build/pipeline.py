@@ -8,9 +8,10 @@ The driver holds receipts, never pages, chunks or vectors.
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import ray
+from ray.exceptions import RayTaskError
 
 from raydex.build.progress import BuildMetrics, Display, Status
 from raydex.build.units import (
@@ -23,6 +24,7 @@ from raydex.build.units import (
 from raydex.build.workers import EmbedActor, crawl_task, shard_task
 from raydex.checkpoint import Ledger
 from raydex.crawl import Visit
+from raydex.errors import RaydexError
 from raydex.records import Shard, StoredObject, stable_id
 from utils.urls import origin_of
 
@@ -95,7 +97,7 @@ class Pipeline:
         self._in_flight.shards.update(running)
         while self._in_flight.shards:
             for ref in self._step():
-                shard = cast(Shard, ray.get(ref))
+                shard: Shard = result_of(ref)
                 done[running[ref]] = shard
                 self._ledger.append("sharded", unit_id=work[running[ref]], shard=asdict(shard))
                 self._status.shards_done += 1
@@ -121,10 +123,10 @@ class Pipeline:
         for ref in ready:
             if ref in self._in_flight.crawls:
                 self._in_flight.crawls.pop(ref)
-                self._crawled(ray.get(ref), resumed=False)
+                self._crawled(result_of(ref), resumed=False)
             elif ref in self._in_flight.embeds:
                 self._in_flight.embeds.pop(ref)
-                self._embedded(ray.get(ref))
+                self._embedded(result_of(ref))
             else:
                 self._in_flight.shards.discard(ref)
                 finished_shards.append(ref)
@@ -168,6 +170,16 @@ class Pipeline:
         self._status.add_embedded(receipt, resumed=False)
         self._metrics.embedded(receipt)
         self._ledger.append("embedded", unit_id=receipt.unit_id, receipt=asdict(receipt))
+
+
+def result_of(ref: Ref) -> Any:
+    """Return what a task returned, or raise the error of ours that ended it, without Ray's wrapping."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        if isinstance(error.cause, RaydexError):
+            raise error.cause from error
+        raise
 
 
 def start_actors(context: BuildContext) -> list[Any]:

@@ -18,9 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import ray
 
-from raydex.build.pipeline import Pipeline, crawl_units
+from raydex.build.pipeline import Pipeline, crawl_units, result_of
 from raydex.build.progress import Display, Status
 from raydex.build.report import BuildResult, PageReport, write_report
 from raydex.build.units import BuildContext, CrawlReceipt, PageOutcome, outcome_of
@@ -158,7 +157,7 @@ class Build:
 
     def _robots_of(self, origin: str) -> RobotsRules:
         if origin not in self._robots:
-            self._robots[origin] = ray.get(robots_task.remote(self._context.config.crawl, origin))
+            self._robots[origin] = result_of(robots_task.remote(self._context.config.crawl, origin))
             if self._robots[origin].unreachable:
                 self._pages.robots_unreachable[origin] = self._robots[origin].unreachable
         return self._robots[origin]
@@ -219,7 +218,7 @@ class Build:
     def _publish(self, pipeline: Pipeline, manifest: Manifest) -> None:
         self._status.stage = "checking"
         with self._timed("gate"):
-            results, failures = ray.get(pipeline.actors[0].gate.remote(manifest.snapshot_id))
+            results, failures = result_of(pipeline.actors[0].gate.remote(manifest.snapshot_id))
             write_manifest(self._context.index_dir, replace(manifest, gate=results))
             if failures:
                 raise GateRefused(manifest.snapshot_id, tuple(failures))

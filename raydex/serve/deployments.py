@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import metrics
 from ray.serve.schema import LoggingConfig
 
+from raydex.cluster import TOKEN_FILE, ray_running
 from raydex.config import ServeConfig
 from raydex.errors import ConfigError, RaydexError
 from raydex.metrics import METRICS, Metric
@@ -35,11 +34,6 @@ APPLICATION_NAME = "raydex"
 
 ONGOING_REQUESTS = 128
 """Per replica. Ray's default of 5 starves the batches: 32 clients fell to 10 requests/s with idle cores."""
-
-LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
-"""Address of a local Ray node. Ray replaces 127.0.0.1 by the machine's own address, but leaves this one."""
-
-TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 EmbedItem = tuple[str, str]
 """(fingerprint of the model, text)"""
@@ -125,14 +119,13 @@ def running(config: ServeConfig) -> Iterator[Addresses]:
     """
     if not config.ray_address:
         _check_free(config.host, config.port)
-    context = _start_ray(config)
-    try:
-        addresses = _addresses(config, context)
-        _deploy(config, addresses.log_dir)
-        yield addresses
-    finally:
-        serve.delete(APPLICATION_NAME)  # lets requests finish; the rest of Serve ends with a Ray of our own
-        ray.shutdown()
+    with ray_running(config.ray_address, processors=max(_processors(), config.replicas)) as context:
+        try:
+            addresses = _addresses(config, context)
+            _deploy(config, addresses.log_dir)
+            yield addresses
+        finally:
+            serve.delete(APPLICATION_NAME)  # lets requests finish; the rest of Serve ends with a Ray of our own
 
 
 def _deploy(config: ServeConfig, log_dir: Path) -> None:
@@ -143,24 +136,6 @@ def _deploy(config: ServeConfig, log_dir: Path) -> None:
         serve.run(build_application(config), name=APPLICATION_NAME, route_prefix="/")
     except RuntimeError as error:  # what Ray Serve raises for any failure of a replica's start
         raise RaydexError(f"the service did not start: {error} The reason is in {log_dir}.") from error
-
-
-def _start_ray(config: ServeConfig) -> Any:
-    if config.ray_address:
-        return ray.init(address=config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
-    token_is_new = not TOKEN_FILE.exists()
-    context = ray.init(
-        address="local",
-        num_cpus=max(_processors(), config.replicas),
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address=LOOPBACK,
-    )
-    if token_is_new and TOKEN_FILE.exists():
-        TOKEN_FILE.chmod(0o600)  # Ray leaves it readable to everybody, and it lets its reader run code in the cluster
-    return context
 
 
 def _addresses(config: ServeConfig, context: Any) -> Addresses:

@@ -26,8 +26,8 @@ def index_statuses(engine: Engine, config: ServeConfig) -> list[IndexStatus]:
 
 def last_build(index_dir: Path) -> LastBuild | None:
     """Return the report of the build that finished last; None when there is none that can be read."""
-    reports = [report for path in index_dir.glob("builds/*/report.json") if (report := _read_report(path))]
-    return max(reports, key=lambda report: report.finished_at, default=None)
+    newest_first = sorted(index_dir.glob("builds/*/report.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((report for path in newest_first if (report := _read_report(path))), None)
 
 
 def record_gauges(statuses: Sequence[IndexStatus], recorder: Recorder) -> None:
