@@ -133,7 +133,7 @@ def _show(answer: SearchAnswer, console: Console) -> None:
 def _show_result(result: Result, console: Console) -> None:
     """Print one hit as plain text: what pages say is neither markup nor terminal control here."""
     path = " › ".join(dict.fromkeys((result.title, *result.headings)))
-    console.print(Text(f"{result.rank:>3}  {result.score:.3f}  {_plain(path)}", style="bold"))
+    console.print(Text(f"{result.rank:>3}  {result.score:.3f}  {_plain(path)}", style="bold"), soft_wrap=True)
     console.print(Text(f"     {_plain(result.source)}", style="cyan"), soft_wrap=True)
     console.print(Padding(Text(f"{_excerpt(result.content)}\n"), (0, 0, 0, 5)))
 

@@ -14,8 +14,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+LAST_LINE_OF_SERVICE = "try "
+"""How the last line begins that serve_index.py prints when it is ready."""
+
 PYTHON_DOC = Path("/usr/share/doc/python3.11/html")
 """Debian's python3-doc: 530 HTML files."""
 
@@ -42,17 +46,23 @@ def served(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def service(index: str, data_dir: Path) -> Iterator[str]:
-    """Run serve_index.py until the block ends; yield its URL (it may still be starting)."""
+    """Run serve_index.py until the block ends, showing what it says; yield its URL when it serves."""
     port = free_port()
     command = [sys.executable, "serve_index.py", "--index", index, "--data-dir", str(data_dir), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True)
     try:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            if line.startswith(LAST_LINE_OF_SERVICE):
+                break
+        else:
+            raise subprocess.CalledProcessError(process.wait(), "serve_index.py")
         yield f"http://127.0.0.1:{port}"
     finally:
         stop(process)
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
+def stop(process: "subprocess.Popen[Any]") -> None:
     """Ask a program of ours to stop, and insist after 30 s."""
     if process.poll() is None:
         process.terminate()

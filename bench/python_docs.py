@@ -23,7 +23,7 @@ from bench.local import PYTHON_DOC, ROOT, served, service
 RESULTS = ROOT / "bench" / "results" / "python_docs.json"
 INDEX = "python3-doc"
 QUESTIONS = {
-    "How do I copy a file?": ("library/shutil.html",),
+    "How do I copy a file?": ("library/shutil.html", "faq/library.html"),
     "parse a date string": ("library/datetime.html", "library/time.html", "library/email.utils.html"),
     "what does the walrus operator do": ("reference/expressions.html", "whatsnew/3.8.html", "faq/design.html"),
 }
@@ -64,7 +64,6 @@ def measure(model: str) -> dict[str, Any]:
         data_dir = Path(work) / "checkpoints"
         first, second = build(sources, data_dir, model), build(sources, data_dir, model)
         with service(INDEX, data_dir) as address:
-            run("test_client.py", "ready?", "--url", address, "--wait", "120")
             answers = ask(address)
             loads = {
                 str(clients): json.loads(

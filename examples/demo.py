@@ -8,6 +8,7 @@ library modules below and raydex itself. At most 60 pages either way.
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def render(modules: Sequence[str], site: Path) -> tuple[Path, str]:
 
 def run(*arguments: str) -> None:
     """Run one of the scripts at the root; Ctrl-C reaches it as SIGTERM, so that it can clean up."""
-    print(f"\n$ python {' '.join(arguments)}", flush=True)
+    print(f"\n$ python {shlex.join(arguments)}", flush=True)
     process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, start_new_session=True)
     try:
         if process.wait():
@@ -80,8 +81,8 @@ def demo(modules: Sequence[str], *, keep: bool) -> None:
         run("build_index.py", "--sources", str(sources), "--index", INDEX, "--data-dir", str(data_dir))
         print("\n$ python serve_index.py --index demo", flush=True)
         address = stack.enter_context(service(INDEX, data_dir))
-        for number, question in enumerate(QUESTIONS):
-            run("test_client.py", question, "--url", address, "-k", "3", *(["--wait", "90"] if not number else []))
+        for question in QUESTIONS:
+            run("test_client.py", question, "--url", address, "-k", "3")
     tell_how_to_go_on(keep=keep)
 
 
