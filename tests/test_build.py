@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 import build_index
 from raydex.build import program
@@ -18,6 +20,7 @@ from tests.docsite import DocSite, handbook, handbook_paths, question
 from tests.processes import scrape
 from tests.waiting import eventually
 
+ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("cluster")]
 
 
@@ -230,6 +233,21 @@ def test_sources_file_may_cite_another_address_than_the_one_crawled(build, site,
     code, line = build("--sources", str(sources))
     assert (code, line["shards"]) == (0, 2)
     assert build.hits(question(3))[0].chunk.url.startswith("https://docs.acme.example/v1/guide/page003.html#")
+
+
+def test_build_joins_the_cluster_at_an_address_and_leaves_it_running(site, tmp_path, cluster):
+    address = cluster.address_info["gcs_address"]
+    command = [sys.executable, ROOT / "build_index.py", site.url, "--index", "docs", "--model", "hash"]
+    done = subprocess.run(
+        [*command, "--data-dir", tmp_path, "--ray-address", address],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,  # not the folder of the code: the workers must get it all the same
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pages"] == 24
+    assert ray.get(ray.put("still here")) == "still here"
 
 
 def test_counts_of_a_build_are_exported_for_prometheus(build, site, cluster):
