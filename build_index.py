@@ -9,8 +9,9 @@ looking after an index:
   python build_index.py --verify --index docs         checksums of the live snapshot (or name one)
   python build_index.py --rollback --index docs       the parent of the live snapshot goes live (or name one)
 
-exit codes: 0 published (or done) · 1 any other error · 2 bad settings · 3 more failed pages than --max-failed-share
-  4 nothing to index · 5 gate refused · 130 interrupted (the same command resumes)
+exit codes: 0 published (or done) · 1 any other error · 2 bad settings · 3 more failed pages than --max-failed-share,
+  or a site whose robots.txt cannot be had · 4 nothing to index · 5 gate refused
+  130 interrupted (the same command resumes)
 
 The last line on stdout is one JSON object: snapshot_id, pages, failed_pages, sections, chunks, shards, content_digest,
 timings_s, bytes and more. Progress and the closing table go to stderr.
@@ -30,14 +31,20 @@ from rich.console import Console
 from raydex.build import lifecycle
 from raydex.build.program import run_build
 from raydex.config import BuildConfig, add_flags, resolve
-from raydex.errors import ConfigError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
+from raydex.errors import ConfigError, FetchError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
 from raydex.records import Source
 from raydex.sources import index_name, load_document, source_from_url, sources_of
 from utils.logs import configure_logging
 
 logger = logging.getLogger("build_index")
 
-EXIT_CODES: dict[type[RaydexError], int] = {ConfigError: 2, TooManyFailedPages: 3, NothingToIndex: 4, GateRefused: 5}
+EXIT_CODES: dict[type[RaydexError], int] = {
+    ConfigError: 2,
+    TooManyFailedPages: 3,
+    FetchError: 3,
+    NothingToIndex: 4,
+    GateRefused: 5,
+}
 EXIT_INTERRUPTED = 130
 
 
@@ -51,8 +58,10 @@ def argument_parser() -> argparse.ArgumentParser:
     action.add_argument("--list", action="store_true", help="Show the snapshots of the index.")
     action.add_argument("--verify", metavar="SNAPSHOT", nargs="?", const="", help="Check the files of a snapshot.")
     action.add_argument("--rollback", metavar="SNAPSHOT", nargs="?", const="", help="Make an earlier snapshot live.")
+    parser.add_argument("--fresh", action="store_true", help="Begin anew instead of resuming an interrupted build.")
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument(
-        "--log-level", default="WARNING", metavar="LEVEL", help="Log lines on stderr. [default: WARNING]"
+        "--log-level", default="WARNING", choices=levels, help="Log lines on stderr. [default: WARNING]"
     )
     add_flags(parser, BuildConfig)
     return parser
@@ -95,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
     if options.list or options.verify is not None or options.rollback is not None:
         index_dir = lifecycle.index_dir(config)
         if options.list:
-            Console().print(lifecycle.snapshots_table(index_dir))
+            Console(width=None if sys.stdout.isatty() else 200).print(lifecycle.snapshots_table(index_dir))
             return 0
         if options.verify is not None:
             return lifecycle.verify_and_tell(index_dir, options.verify)
@@ -105,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("nothing to crawl: give a URL, or --sources FILE (see --help)")
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
-    result = run_build(config, sources)
+    result = run_build(config, sources, fresh=options.fresh)
     Console(stderr=True).print(result.table())
     print(result.json_line())
     return 0

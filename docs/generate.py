@@ -6,6 +6,7 @@ argument parsers, settings tables, metrics table → Markdown
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -18,12 +19,13 @@ NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
 
 def cli_page() -> str:
     """Return the --help of the three programs."""
-    os.environ["COLUMNS"] = "100"
     import build_index
     import serve_index
     import test_client
 
-    helps = {s.__name__: s.argument_parser().format_help().rstrip() for s in (build_index, serve_index, test_client)}
+    with mock.patch.dict(os.environ, COLUMNS="100"):
+        scripts = (build_index, serve_index, test_client)
+        helps = {script.__name__: script.argument_parser().format_help().rstrip() for script in scripts}
     parts = [f"## {name}.py\n\n```text\n{text}\n```\n" for name, text in helps.items()]
     return "\n".join([NOTE, "# Command line\n", *parts])
 

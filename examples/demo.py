@@ -50,7 +50,9 @@ def render(modules: Sequence[str], site: Path) -> tuple[Path, str]:
     """Render modules with pdoc; return the folder and the [[source]] table to crawl it."""
     print(f"Rendering {len(modules)} modules with pdoc …", flush=True)
     command = [sys.executable, "-m", "pdoc", "-o", str(site), "--no-show-source", "--no-search", *modules]
-    subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, f"pdoc ({done.stderr.strip().splitlines()[-1]})")
     return site, f'[[source]]\nname = "pdoc"\nseeds = ["{{url}}"]\nmax_pages = {MOST_PAGES}\n'
 
 

@@ -8,6 +8,7 @@ A checkpoint is resumable progress; a snapshot (snapshot.py) is immutable and se
 """
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -25,9 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from raydex.errors import BuildLocked, StorageFull
+from raydex.errors import BuildLocked, EmbedError, StorageFull
 from raydex.records import Page, Vectors
 from utils.files import exclusive_lock, is_disk_full, write_atomically, write_bytes
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_BUILD_BYTES = 256 * 2**20
 """A build is not started with less room than this: page store, unit files and objects of a small site."""
@@ -48,14 +51,18 @@ class PageStore:
         self._folder = folder
 
     def load(self, page_id: str) -> StoredPage | None:
+        """Return the copy of a page, None when there is none that can be read (it is fetched again then)."""
         try:
             header, _, body = self._path(page_id).read_bytes().partition(b"\n")
+            fields = json.loads(header)
+            build_id = fields.pop("build_id")
+            fields["fetched_at"] = datetime.fromisoformat(fields["fetched_at"])
+            return StoredPage(Page(body=zstandard.decompress(body), **fields), build_id)
         except FileNotFoundError:
             return None
-        fields = json.loads(header)
-        build_id = fields.pop("build_id")
-        fields["fetched_at"] = datetime.fromisoformat(fields["fetched_at"])
-        return StoredPage(Page(body=zstandard.decompress(body), **fields), build_id)
+        except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+            logger.warning("stored page unreadable page_id=%s reason=%s", page_id, error)
+            return None
 
     def save(self, page: Page, build_id: str) -> None:
         fields = {name: getattr(page, name) for name in Page.__dataclass_fields__ if name != "body"}
@@ -85,12 +92,16 @@ class VectorStore:
         """Learn the files that this or another process has added since."""
         heads, places = [self._heads], [self._places]
         for path in sorted(set(self._folder.glob("*.parquet")) - self._known):
-            keys = _key_bytes(pq.read_table(path, columns=["key"]))
+            self._known.add(path)
+            try:
+                keys = _key_bytes(pq.read_table(path, columns=["key"]))
+            except pa.ArrowException as error:
+                logger.warning("stored vectors unreadable, to be made again path=%s reason=%s", path, error)
+                continue
             rows = np.arange(len(keys), dtype=np.uint32)
             heads.append(_heads(keys))
             places.append(np.column_stack([np.full_like(rows, len(self._files)), rows]))
             self._files.append(path)
-            self._known.add(path)
         if len(heads) > 1:
             all_heads, all_places = np.concatenate(heads), np.concatenate(places)
             order = np.argsort(all_heads, kind="stable")
@@ -114,7 +125,9 @@ class VectorStore:
         return found
 
     def add(self, keys: Sequence[bytes], vectors: Vectors) -> None:
-        """Keep these vectors, in one new file named after its keys."""
+        """Keep these vectors, in one new file named after its keys; EmbedError for one that is not of length 1."""
+        if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3):
+            raise EmbedError("the model gave a vector that is not a number or not of length 1; nothing was stored")
         table = pa.table(
             {
                 "key": pa.array(keys, pa.binary(32)),
@@ -169,24 +182,29 @@ class Ledger:
             os.fsync(ledger.fileno())
 
 
-def open_build(index_dir: Path, config_digest: str) -> tuple[Ledger, bool]:
-    """Return the ledger to write to, and whether it resumes: the newest unfinished build of the same configuration.
+def open_build(index_dir: Path, config_digest: str, *, live: str = "", fresh: bool = False) -> tuple[Ledger, bool]:
+    """Return the ledger to write to, and whether it resumes the newest build.
 
-    Otherwise a new build is begun.
+    That is resumed when it is unfinished and of the same configuration, unless fresh. Otherwise a new build is begun,
+    and the unit files of older ones are removed. live: the published snapshot; a build that was killed after it had
+    published that one is finished.
     """
-    builds = sorted((index_dir / "builds").glob("*/ledger.jsonl"), reverse=True)
-    for path in builds:
-        ledger = Ledger(path.parent)
-        lines = ledger.lines()
-        if lines and lines[0].get("config_digest") == config_digest:
-            if lines[-1]["event"] == "end":
-                break
-            ledger.cut_torn_line()
-            ledger.append("resume")
-            return ledger, True
+    builds = [Ledger(path.parent) for path in sorted((index_dir / "builds").glob("*/ledger.jsonl"), reverse=True)]
+    if builds and not fresh and _is_resumable(builds[0].lines(), config_digest, live):
+        builds[0].cut_torn_line()
+        builds[0].append("resume")
+        return builds[0], True
+    for abandoned in builds:
+        shutil.rmtree(abandoned.build_dir / "units", ignore_errors=True)
     ledger = Ledger(index_dir / "builds" / _unused_build_id(index_dir))
     ledger.append("start", config_digest=config_digest)
     return ledger, False
+
+
+def _is_resumable(lines: Sequence[dict[str, Any]], config_digest: str, live: str) -> bool:
+    if not lines or lines[0].get("config_digest") != config_digest:
+        return False
+    return not any(line["event"] == "end" or (live and line.get("snapshot_id") == live) for line in lines)
 
 
 def _unused_build_id(index_dir: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsError
 
 from raydex.errors import ConfigError
 
@@ -209,11 +209,15 @@ def resolve(table: type[Config], flags: Mapping[str, Any], file_values: Mapping[
         env_nested_delimiter="__",
         case_sensitive=False,
     )
+    if not isinstance(file_values, Mapping):
+        raise ConfigError(f"{file_name}: settings must be a table such as [build], found {file_values!r}")
     try:
         values = _overlay(_overlay(dict(file_values), environment()), _nested(given_flags))
         return table.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e, given_flags, file_name) for e in error.errors())) from error
+    except SettingsError as error:  # a variable that names a table of settings, such as RAYDEX_CRAWL
+        raise ConfigError(f"environment variable {ENV_PREFIX}…: {error}") from error
 
 
 def _explain(error: Any, given_flags: Mapping[tuple[str, ...], Any], file_name: str) -> str:

@@ -3,7 +3,6 @@
     RaydexError
     ├── ConfigError              a setting is missing, malformed or out of range
     ├── FetchError               a page could not be fetched
-    │   ├── RobotsDenied         robots.txt forbids the address
     │   └── TooLarge             the body is longer than the limit
     ├── ParseError               a page could not be read as a document
     ├── EmbedError               a model could not be found, loaded or used
@@ -46,14 +45,6 @@ class FetchError(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.url}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
-
-
-class RobotsDenied(FetchError):
-    """robots.txt forbids the address to our User-Agent."""
-
-    def __init__(self, url: str, detail: str = "") -> None:
-        super().__init__(url, "robots_denied", detail)
-        self.args = (url, detail)
 
 
 class TooLarge(FetchError):

@@ -170,7 +170,7 @@ class Manifest:
     sources: tuple[dict[str, Any], ...]
     shards: tuple[Shard, ...]
     counts: dict[str, int]
-    gate: dict[str, str]  # check → "passed: …"; filled in before publishing
+    gate: dict[str, str]  # check → "passed", or what is wrong; filled in before publishing
     code_version: str
 
 

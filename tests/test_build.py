@@ -36,14 +36,14 @@ class Builder:
     def __init__(self, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.index_dir = data_dir / "docs"
         self._capsys = capsys
-        self.stderr = ""
+        self.stdout = self.stderr = ""
 
     def __call__(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Return the exit code and the JSON line ({} without one)."""
         fixed = ["--index", "docs", "--data-dir", str(self.index_dir.parent), "--model", "hash"]
         code = build_index.main([*arguments, *fixed])
-        out, self.stderr = self._capsys.readouterr()
-        last = out.splitlines()[-1] if out else ""
+        self.stdout, self.stderr = self._capsys.readouterr()
+        last = self.stdout.splitlines()[-1] if self.stdout else ""
         return code, json.loads(last) if last.startswith("{") else {}
 
     def report(self) -> dict[str, Any]:
@@ -132,6 +132,42 @@ def test_site_without_text_ends_with_4_and_says_why(build, site):
     assert code == 4
     assert "empty: 1" in build.stderr
     assert current_id(build.index_dir) == ""
+
+
+def test_source_without_one_page_ends_with_4_even_beside_a_good_one(build, site, tmp_path):
+    sources = tmp_path / "sources.toml"
+    tables = f'[[source]]\nname = "good"\nseeds = ["{site.url}guide/"]\n'
+    sources.write_text(f'{tables}[[source]]\nname = "gone"\nseeds = ["{site.url}old/"]\n')
+    assert build("--sources", str(sources))[0] == 4
+    assert "source gone" in build.stderr
+    assert "http_404: 1" in build.stderr
+
+
+def test_site_whose_robots_txt_cannot_be_had_ends_with_3_and_nothing_else_is_fetched(build, site):
+    site.put("robots.txt", "ill", status=500)
+    assert build(site.url, "--attempts", "1")[0] == 3
+    assert "robots.txt: unreachable" in build.stderr
+    assert set(site.requests) == {"/robots.txt"}
+
+
+def test_damaged_live_manifest_does_not_stand_in_the_way_of_a_rebuild(build, site):
+    _, first = build(site.url)
+    (build.index_dir / "snapshots" / first["snapshot_id"] / "manifest.json").write_text("{")
+    code, second = build(site.url)
+    assert (code, second["content_digest"]) == (0, first["content_digest"])
+    assert read_manifest(build.index_dir, second["snapshot_id"]).parent == ""
+
+
+def test_build_killed_after_it_published_is_not_resumed_but_done_anew(build, site):
+    _, first = build(site.url)
+    (ledger,) = (build.index_dir / "builds").glob("*/ledger.jsonl")
+    lines = ledger.read_text().splitlines(keepends=True)
+    assert '"end"' in lines[-1]
+    ledger.write_text("".join(lines[:-1]))
+    _, second = build(site.url)
+    assert not second["resumed"]
+    assert second["build_id"] != first["build_id"]
+    assert build.report()["page_origins"] == {"unchanged": 24}
 
 
 def test_gate_refuses_a_site_that_shrank_with_5_and_current_does_not_move(build, site):
@@ -271,6 +307,8 @@ def test_rollback_makes_the_parent_live_and_verify_finds_a_damaged_file(build, s
     _, second = build(site.url, site.url + "new.html")
     assert current_id(build.index_dir) == second["snapshot_id"]
     assert build("--list")[0] == 0
+    assert first["snapshot_id"] in build.stdout
+    assert f"* │ {second['snapshot_id']} │" in build.stdout
     assert build("--rollback")[0] == 0
     assert current_id(build.index_dir) == first["snapshot_id"]
     assert build("--rollback", second["snapshot_id"])[0] == 0

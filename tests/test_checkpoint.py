@@ -19,7 +19,7 @@ from raydex.checkpoint import (
     full_disk_named,
     open_build,
 )
-from raydex.errors import BuildLocked, StorageFull
+from raydex.errors import BuildLocked, EmbedError, StorageFull
 from raydex.records import Page, Vectors
 
 
@@ -103,6 +103,35 @@ def test_keys_that_share_their_first_bytes_are_not_confused(tmp_path):
     assert other not in store.find([other])
 
 
+def test_damaged_page_is_as_good_as_none(tmp_path):
+    store = PageStore(tmp_path)
+    store.save(page(), "build-1")
+    (path,) = tmp_path.glob("*/*.page")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert store.load("ab12") is None
+    path.write_bytes(b"{}\n")
+    assert store.load("ab12") is None
+
+
+def test_damaged_vectors_are_left_out_and_the_others_found(tmp_path):
+    store = VectorStore(tmp_path, 8)
+    good, bad = keys_of(3, first=1), keys_of(3, first=2)
+    store.add(bad, unit_vectors(3, seed=2))
+    (path,) = tmp_path.glob("*.parquet")
+    path.write_bytes(b"PAR1")
+    store.add(good, unit_vectors(3, seed=1))
+    store.refresh()
+    assert set(store.find([*good, *bad])) == set(good)
+
+
+def test_vector_that_is_no_number_is_never_stored(tmp_path):
+    vectors = unit_vectors(2, seed=0)
+    vectors[1, 0] = np.nan
+    with pytest.raises(EmbedError, match="not a number"):
+        VectorStore(tmp_path, 8).add(keys_of(2), vectors)
+    assert not list(tmp_path.iterdir())
+
+
 def test_ledger_ignores_and_then_cuts_a_torn_last_line(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.append("start", config_digest="c")
@@ -121,6 +150,15 @@ def test_newest_unfinished_build_of_the_same_configuration_is_resumed(tmp_path):
     again, resumed = open_build(tmp_path, "config-a")
     assert resumed
     assert again.build_dir == first.build_dir
+
+
+def test_fresh_build_is_never_a_resumed_one_and_removes_the_unit_files_of_the_old(tmp_path):
+    first, _ = open_build(tmp_path, "config-a")
+    (first.build_dir / "units").mkdir()
+    second, resumed = open_build(tmp_path, "config-a", fresh=True)
+    assert not resumed
+    assert second.build_dir != first.build_dir
+    assert not (first.build_dir / "units").exists()
 
 
 @pytest.mark.parametrize("ended", [True, False])

@@ -11,7 +11,6 @@ SAMPLES = [
     errors.RaydexError("x"),
     errors.ConfigError("x"),
     errors.FetchError("https://a/", "http_500", "after 3 attempts"),
-    errors.RobotsDenied("https://a/"),
     errors.TooLarge("https://a/", 10),
     errors.ParseError("https://a/", "empty"),
     errors.EmbedError("x"),

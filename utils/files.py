@@ -17,7 +17,7 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
 
     A reader, and a crash at any moment, sees the old file or the new one, never a mixture.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as out:
@@ -30,6 +30,14 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it, so that they survive a power cut."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_directory(folder.parent)
 
 
 def sync_directory(path: Path) -> None:

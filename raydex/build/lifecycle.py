@@ -9,17 +9,20 @@ from pathlib import Path
 from rich.table import Table
 
 from raydex.config import BuildConfig
-from raydex.errors import ConfigError
+from raydex.errors import ConfigError, SnapshotNotFound
 from raydex.records import Manifest
 from raydex.snapshot import current_id, index_names, list_snapshots, roll_back, snapshot_bytes, verify
 
 
 def index_dir(config: BuildConfig) -> Path:
-    """Return the folder of the index asked for, or of the only one there is."""
+    """Return the folder of the index asked for, or of the only one there is; ConfigError, SnapshotNotFound."""
     names = index_names(config.data_dir)
     if not config.index and len(names) != 1:
         raise ConfigError(f"name one with --index; published in {config.data_dir}: {', '.join(names) or 'none'}")
-    return config.data_dir / (config.index or names[0])
+    folder = config.data_dir / (config.index or names[0])
+    if not folder.is_dir():
+        raise SnapshotNotFound(str(folder))
+    return folder
 
 
 def snapshots_table(folder: Path) -> Table:
@@ -27,7 +30,7 @@ def snapshots_table(folder: Path) -> Table:
     live = current_id(folder)
     table = Table(title=f"{folder.name}: snapshots", title_justify="left")
     for column in ("", "snapshot", "age", "pages", "chunks", "shards", "MiB", "gate"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "snapshot", overflow="fold")
     for manifest in list_snapshots(folder):
         table.add_row("*" if manifest.snapshot_id == live else "", *_cells(manifest))
     return table
@@ -35,7 +38,7 @@ def snapshots_table(folder: Path) -> Table:
 
 def _cells(manifest: Manifest) -> list[str]:
     age = datetime.now(UTC) - datetime.fromisoformat(manifest.created_at)
-    refused = [check for check, result in manifest.gate.items() if result != "passed"]
+    refused = [check for check, result in manifest.gate.items() if not result.startswith("passed")]
     return [
         manifest.snapshot_id,
         str(age).split(".")[0],

@@ -6,7 +6,7 @@ The driver holds receipts, never pages, chunks or vectors.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
@@ -34,6 +34,9 @@ Ref: TypeAlias = Any
 REFRESH_S = 0.25
 """How often the display is drawn while nothing finishes."""
 
+MOST_ACTOR_SLOTS = 0.5
+"""Processors an actor asks Ray for at most. It uses more; but a service on the same cluster must leave it room."""
+
 UNITS_PER_ACTOR = 2
 """Embed units given to an actor at a time: one in work, one waiting, so that it never idles."""
 
@@ -45,9 +48,10 @@ class InFlight:
     crawls: dict[Ref, CrawlUnit] = field(default_factory=dict)
     embeds: dict[Ref, int] = field(default_factory=dict)  # → number of the actor
     shards: set[Ref] = field(default_factory=set)
+    loads: set[Ref] = field(default_factory=set)
 
     def refs(self) -> list[Ref]:
-        return [*self.crawls, *self.embeds, *self.shards]
+        return [*self.crawls, *self.embeds, *self.shards, *self.loads]
 
 
 class Pipeline:
@@ -64,15 +68,20 @@ class Pipeline:
         self._receipts: dict[str, CrawlReceipt] = {}
         self._most_crawls = 4 * _processors()
         self.actors = start_actors(context)
+        self._in_flight.loads.update(actor.ready.remote() for actor in self.actors)
         status.embedders = len(self.actors)
 
     def crawl(self, units: Sequence[CrawlUnit]) -> dict[str, CrawlReceipt]:
-        """Return the receipts of all these units; embedding of earlier ones goes on meanwhile."""
+        """Return the receipts of all these units; embedding of earlier ones goes on meanwhile.
+
+        What a killed run finished is taken from disk, but units with failed pages are tried again.
+        """
         self._receipts = {}
         for unit in units:
             self._status.queued_pages += len(unit.visits)
-            if ("crawled", unit.unit_id) in self._finished:
-                self._crawled(load_crawl_receipt(self._context, unit.unit_id), resumed=True)
+            before = self._crawled_before(unit.unit_id)
+            if before and not before.has_failures:
+                self._crawled(before, resumed=True)
             else:
                 self._waiting_crawls[unit.host].append(unit)
         while len(self._receipts) < len(units):
@@ -84,13 +93,17 @@ class Pipeline:
         while self._waiting_embeds or self._in_flight.embeds:
             self._step()
 
-    def shard(self, shards: int, unit_ids: Sequence[str]) -> tuple[Shard, ...]:
-        """Write all shards; one whose units are unchanged since a killed run is taken from the ledger."""
+    def shard(self, shards: int, units: Mapping[str, str]) -> tuple[Shard, ...]:
+        """Write all shards; one whose units have the content they had in a killed run is taken from the ledger.
+
+        units: unit_id → digest of its content.
+        """
         self._status.shards = shards
-        work = {n: f"shard-{n}-of-{shards}-{stable_id(*unit_ids)[:12]}" for n in range(shards)}
+        content = stable_id(*units.values())[:12]
+        work = {n: f"shard-{n}-of-{shards}-{content}" for n in range(shards)}
         done = {n: self._sharded_before(name) for n, name in work.items()}
         self._status.shards_done = sum(shard is not None for shard in done.values())
-        ids = ray.put(tuple(unit_ids))
+        ids = ray.put(tuple(units))
         running = {
             shard_task.remote(self._shared_context, n, shards, ids): n for n, shard in done.items() if shard is None
         }
@@ -102,6 +115,9 @@ class Pipeline:
                 self._ledger.append("sharded", unit_id=work[running[ref]], shard=asdict(shard))
                 self._status.shards_done += 1
         return tuple(shard for shard in done.values() if shard is not None)
+
+    def _crawled_before(self, unit_id: str) -> CrawlReceipt | None:
+        return load_crawl_receipt(self._context, unit_id) if ("crawled", unit_id) in self._finished else None
 
     def _sharded_before(self, unit_id: str) -> Shard | None:
         line = self._finished.get(("sharded", unit_id))
@@ -127,6 +143,9 @@ class Pipeline:
             elif ref in self._in_flight.embeds:
                 self._in_flight.embeds.pop(ref)
                 self._embedded(result_of(ref))
+            elif ref in self._in_flight.loads:
+                self._in_flight.loads.discard(ref)
+                result_of(ref)
             else:
                 self._in_flight.shards.discard(ref)
                 finished_shards.append(ref)
@@ -160,7 +179,7 @@ class Pipeline:
             self._metrics.crawled(receipt)
         if not receipt.chunk_count:
             return
-        embedded = self._finished.get(("embedded", receipt.unit_id))
+        embedded = self._finished.get(("embedded", receipt.unit_id)) if resumed else None
         if embedded is None:
             self._waiting_embeds.append(receipt.unit_id)
         else:
@@ -186,7 +205,7 @@ def start_actors(context: BuildContext) -> list[Any]:
     """Start the embedder pool: one actor for every two processors, unless set; together they take half the slots."""
     processors = _processors()
     actors = context.config.embed.actors or max(1, processors // 2)
-    slots = min(1.0, processors / (2 * actors))
+    slots = min(MOST_ACTOR_SLOTS, processors / (2 * actors))
     threads = max(1, processors // actors)
     return [EmbedActor.options(num_cpus=slots).remote(context, threads) for _ in range(actors)]
 

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -54,17 +55,20 @@ ENDINGS = {TooManyFailedPages: "failed_pages", NothingToIndex: "nothing_to_index
 """Errors that end a build for good; after any other one the same command resumes it."""
 
 
-def run_build(config: BuildConfig, sources: Sequence[Source]) -> BuildResult:
+def run_build(config: BuildConfig, sources: Sequence[Source], *, fresh: bool = False) -> BuildResult:
     """Build and publish one snapshot; raises the RaydexError that says why none was published.
 
-    The config's index must be set. A report is written in every case once the build has begun.
+    The config's index must be set. fresh: begin anew, whatever an interrupted build has left. A build that ends writes
+    its report, also when it publishes nothing.
     """
     index_dir = config.data_dir.resolve() / config.index
-    needed = max(SMALLEST_BUILD_BYTES, 3 * _live_bytes(index_dir))
-    check_free_space(index_dir, needed)
+    live = live_manifest(index_dir)
+    check_free_space(index_dir, max(SMALLEST_BUILD_BYTES, 3 * snapshot_bytes(live) if live else 0))
+    config = _with_absolute_model(config)
     embedder = describe(config.embed.model)
     with build_lock(index_dir), full_disk_named(index_dir):
-        ledger, resumed = open_build(index_dir, config_digest(config, sources, embedder))
+        digest = config_digest(config, sources, embedder)
+        ledger, resumed = open_build(index_dir, digest, live=current_id(index_dir), fresh=fresh)
         context = BuildContext(
             index_dir=index_dir,
             build_id=ledger.build_dir.name,
@@ -88,13 +92,25 @@ def config_digest(config: BuildConfig, sources: Sequence[Source], embedder: Embe
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _live_bytes(index_dir: Path) -> int:
+def live_manifest(index_dir: Path) -> Manifest | None:
+    """Return the manifest of the live snapshot; None when nothing is published, or when it cannot be read.
+
+    A snapshot of another format, or a damaged one, must not stand in the way of the build that replaces it.
+    """
     live = current_id(index_dir)
     try:
-        return snapshot_bytes(read_manifest(index_dir, live)) if live else 0
+        return read_manifest(index_dir, live) if live else None
     except SnapshotError as error:
-        logger.warning("live snapshot unreadable, its size is not known index=%s error=%s", index_dir.name, error)
-        return 0
+        logger.warning("live snapshot unreadable, built as if it were the first index=%s %s", index_dir.name, error)
+        return None
+
+
+def _with_absolute_model(config: BuildConfig) -> BuildConfig:
+    """Workers may run in another folder than the one a local model was named from."""
+    if not Path(config.embed.model).is_dir():
+        return config
+    embed = config.embed.model_copy(update={"model": str(Path(config.embed.model).resolve())})
+    return config.model_copy(update={"embed": embed})
 
 
 class Build:
@@ -105,7 +121,10 @@ class Build:
         self._status = Status(index=context.config.index)
         self._pages = PageReport()
         self._robots: dict[str, RobotsRules] = {}
-        self._unit_ids: list[str] = []
+        self._fetched: Counter[str] = Counter()  # pages per source
+        self._reached: set[str] = set()  # seeds that led somewhere; one may belong to an earlier source
+        self._seeds = {seed for source in context.sources for seed in source.seeds}
+        self._units: dict[str, str] = {}  # unit_id → digest of its content
         self._seconds: dict[str, float] = {}
 
     def run(self) -> BuildResult:
@@ -113,28 +132,31 @@ class Build:
             self._seconds["start"] = time.perf_counter() - self._status.started
             try:
                 pipeline = Pipeline(self._context, self._ledger, self._status, display)
-                self._crawl_and_embed(pipeline)
+                self._crawl(pipeline)
                 self._refuse_a_broken_crawl()
+                self._status.stage = "embedding"
+                with self._timed("embed_rest"):
+                    pipeline.embed_all()
                 manifest = self._write_snapshot(pipeline)
                 self._publish(pipeline, manifest)
+                return self._end("published", "", manifest)
             except (TooManyFailedPages, NothingToIndex, GateRefused) as error:
                 self._end(ENDINGS[type(error)], str(error))
                 raise
-        return self._end("published", "", manifest)
 
-    def _crawl_and_embed(self, pipeline: Pipeline) -> None:
+    def _crawl(self, pipeline: Pipeline) -> None:
+        """Crawl level by level; what is found is embedded meanwhile."""
         self._status.stage = "crawling"
         with self._timed("crawl"):
             frontier = Frontier(self._context.sources, self._robots_of)
             while level := frontier.take_level():
                 units = crawl_units(level, self._context, {origin: self._delay_s(origin) for origin in _origins(level)})
                 receipts = pipeline.crawl(units)
-                self._unit_ids.extend(unit.unit_id for unit in units if receipts[unit.unit_id].chunk_count)
+                found = (receipts[unit.unit_id] for unit in units)
+                self._units.update((receipt.unit_id, receipt.content) for receipt in found if receipt.chunk_count)
                 self._follow(frontier, level, receipts.values())
         self._pages.denied, self._pages.truncated = frontier.denied, frontier.truncated
-        self._status.stage = "embedding"
-        with self._timed("embed_rest"):
-            pipeline.embed_all()
+        self._pages.binary = frontier.binary
 
     def _follow(self, frontier: Frontier, level: Sequence[Visit], receipts: Iterable[CrawlReceipt]) -> None:
         """Give the frontier what a whole level led to, in the level's order: so the pages never depend on timing."""
@@ -142,6 +164,9 @@ class Build:
         for visit in level:
             outcome: PageOutcome = outcomes[visit.url]
             self._pages.add(outcome)
+            self._fetched[visit.source] += outcome.outcome == "fetched"
+            if visit.url in self._seeds and outcome.outcome in {"fetched", "redirected"}:
+                self._reached.add(visit.url)
             frontier.add_links(visit, outcome.links)
             if outcome.redirect_to:
                 try:
@@ -158,8 +183,8 @@ class Build:
     def _robots_of(self, origin: str) -> RobotsRules:
         if origin not in self._robots:
             self._robots[origin] = result_of(robots_task.remote(self._context.config.crawl, origin))
-            if self._robots[origin].unreachable:
-                self._pages.robots_unreachable[origin] = self._robots[origin].unreachable
+            if why := self._robots[origin].unreachable:  # it may forbid all, so nothing may be fetched
+                raise FetchError(f"{origin}/robots.txt", "unreachable", f"{why}; nothing was published")
         return self._robots[origin]
 
     def _delay_s(self, origin: str) -> float:
@@ -171,22 +196,24 @@ class Build:
         limit = self._context.config.gate.max_failed_share
         if attempted and pages["failed"] > limit * attempted:
             raise TooManyFailedPages(pages["failed"], attempted, limit, self._pages.reasons(), report)
-        if not self._status.chunks:
-            raise NothingToIndex(self._context.config.index, self._pages.reasons(), report)
+        empty = [s.name for s in self._context.sources if not self._fetched[s.name] and not self._reached & {*s.seeds}]
+        if empty or not self._status.chunks:
+            which = f"{self._context.config.index}, source {', '.join(empty)}" if empty else self._context.config.index
+            raise NothingToIndex(which, self._pages.reasons(), report)
 
     def _write_snapshot(self, pipeline: Pipeline) -> Manifest:
         self._status.stage = "writing shards"
         index_dir = self._context.index_dir
         with self._timed("shard"):
-            parent = current_id(index_dir)
-            count = shard_count(self._status.chunks, self._context.config.shards, _shards_of(index_dir, parent))
-            shards = pipeline.shard(count, self._unit_ids)
+            parent = live_manifest(index_dir)
+            count = shard_count(self._status.chunks, self._context.config.shards, len(parent.shards) if parent else 0)
+            shards = pipeline.shard(count, self._units)
             chunking = self._context.config.chunk.model_dump()
             digest = content_digest(self._digest_pairs(shards), self._context.embedder.fingerprint, chunking)
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 snapshot_id=new_snapshot_id(index_dir, datetime.now(UTC), digest),
-                parent=parent,
+                parent=parent.snapshot_id if parent else "",
                 content_digest=digest,
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 embedder=self._context.embedder,
@@ -222,6 +249,7 @@ class Build:
             write_manifest(self._context.index_dir, replace(manifest, gate=results))
             if failures:
                 raise GateRefused(manifest.snapshot_id, tuple(failures))
+            self._ledger.append("publishing", snapshot_id=manifest.snapshot_id)
             publish(self._context.index_dir, manifest.snapshot_id)
         self._status.stage = "published"
 
@@ -246,10 +274,6 @@ class Build:
 
 def _origins(level: Sequence[Visit]) -> set[str]:
     return {origin_of(visit.url) for visit in level}
-
-
-def _shards_of(index_dir: Path, snapshot_id: str) -> int:
-    return len(read_manifest(index_dir, snapshot_id).shards) if snapshot_id else 0
 
 
 def shard_count(chunks: int, configured: int, parent: int) -> int:

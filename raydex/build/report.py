@@ -28,8 +28,8 @@ class PageReport:
 
     notable: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {name: [] for name in NOTABLE})
     denied: list[str] = field(default_factory=list)
-    robots_unreachable: dict[str, str] = field(default_factory=dict)
-    truncated: int = 0
+    truncated: int = 0  # links beyond --max-pages or --max-depth
+    binary: int = 0  # links to pictures, archives and the like, known by their suffix
 
     def add(self, outcome: PageOutcome) -> None:
         if outcome.outcome in self.notable:
@@ -40,7 +40,6 @@ class PageReport:
         """Say in one line why pages are not in the index."""
         counted = Counter(f"{page['reason']}" for pages in self.notable.values() for page in pages)
         parts = [f"{reason}: {count}" for reason, count in counted.most_common()]
-        parts += [f"robots.txt of {host} is unreachable ({why})" for host, why in self.robots_unreachable.items()]
         parts += [f"denied by robots.txt: {len(self.denied)}"] if self.denied else []
         parts += [page["detail"] for page in self.notable["skipped"] if page["reason"] == "redirect_outside"][:1]
         return ", ".join(parts) or "no page had any text"
@@ -64,6 +63,7 @@ class BuildResult:
     chunks: dict[str, int]
     tokens_embedded: int
     shards: int
+    links_beyond_limits: int
     downloaded_bytes: int
     bytes: int
     dropped_words: int
@@ -99,6 +99,7 @@ class BuildResult:
             chunks={"total": status.chunks, "embedded": status.embedded, "reused": status.reused},
             tokens_embedded=status.tokens,
             shards=len(manifest.shards) if manifest else 0,
+            links_beyond_limits=pages.truncated,
             downloaded_bytes=status.downloaded_bytes,
             bytes=snapshot_bytes(manifest) if manifest else 0,
             dropped_words=status.dropped_words,
@@ -116,6 +117,7 @@ class BuildResult:
             "failed_pages": self.pages["failed"],
             "missing_pages": self.pages["missing"],
             "skipped_pages": self.pages["skipped"],
+            "links_beyond_limits": self.links_beyond_limits,
             "reused_pages": self.page_origins.get("reused", 0) + self.page_origins.get("unchanged", 0),
             "sections": self.sections,
             "chunks": self.chunks["total"],
@@ -143,6 +145,8 @@ class BuildResult:
             f"{pages['indexed']} indexed · {pages['failed']} failed · {pages['missing']} missing · "
             f"{pages['skipped']} skipped · {pages['denied']} denied by robots.txt",
         )
+        if self.links_beyond_limits:
+            yield "left out", f"{self.links_beyond_limits:,} links beyond --max-pages or --max-depth"
         yield "sections", f"{self.sections:,}"
         yield "chunks", f"{chunks['total']:,} ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
         yield "shards", f"{self.shards} ({self.bytes / 2**20:,.1f} MiB)"
@@ -158,8 +162,7 @@ def write_report(build_dir: Path, result: BuildResult, pages: PageReport) -> Pat
         "missing_pages": pages.notable["missing"],
         "skipped_pages": pages.notable["skipped"],
         "robots_denied": pages.denied,
-        "robots_unreachable": pages.robots_unreachable,
-        "links_beyond_limits": pages.truncated,
+        "links_to_no_page": pages.binary,
     }
     path = build_dir / "report.json"
     write_bytes(path, json.dumps(report, indent=1, ensure_ascii=False).encode())

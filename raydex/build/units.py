@@ -108,13 +108,20 @@ class PageOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrawlReceipt:
+    """content: digest of all that the unit's chunks give to embedder and snapshot; empty without chunks."""
+
     unit_id: str
     outcomes: tuple[PageOutcome, ...]
+    content: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def chunk_count(self) -> int:
         return sum(outcome.chunks for outcome in self.outcomes)
+
+    @property
+    def has_failures(self) -> bool:
+        return any(outcome.outcome == "failed" for outcome in self.outcomes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +157,10 @@ def crawl_unit(context: BuildContext, unit: CrawlUnit, tokenizer: Tokenizer) -> 
                 logger.exception("page failed url=%s", visit.url)
                 outcome = _outcome(visit, "failed", reason=type(error).__name__, detail=str(error)[:200])
             outcomes.append(outcome)
-        receipt = CrawlReceipt(unit_id=unit.unit_id, outcomes=tuple(outcomes), seconds=dict(crawl.seconds))
-        crawl.write(unit.unit_id, receipt)
+        receipt = CrawlReceipt(
+            unit_id=unit.unit_id, outcomes=tuple(outcomes), content=crawl.content(), seconds=dict(crawl.seconds)
+        )
+        crawl.write(receipt)
     return receipt
 
 
@@ -188,19 +197,22 @@ class PageCrawl:
             dropped_words=document.dropped_words,
         )
 
-    def write(self, unit_id: str, receipt: CrawlReceipt) -> None:
+    def content(self) -> str:
+        return stable_id(*((chunk.chunk_id, chunk.embedder_input) for chunk in self._chunks)) if self._chunks else ""
+
+    def write(self, receipt: CrawlReceipt) -> None:
         """Write chunks, sections and, last, the receipt."""
-        folder = self._context.units_dir
-        write_parquet(folder / f"{unit_id}.chunks.parquet", chunks_to_table(self._chunks))
-        write_parquet(folder / f"{unit_id}.sections.parquet", sections_to_table(self._sections))
-        write_bytes(folder / f"{unit_id}.json", json.dumps(asdict(receipt)).encode())
+        base = self._context.units_dir / receipt.unit_id
+        write_parquet(base.with_suffix(".chunks.parquet"), chunks_to_table(self._chunks))
+        write_parquet(base.with_suffix(".sections.parquet"), sections_to_table(self._sections))
+        write_bytes(base.with_suffix(".json"), json.dumps(asdict(receipt)).encode())
 
     def _fetch(self, fetcher: Fetcher, visit: Visit) -> tuple[Page | Redirect, str]:
         source = self._context.source(visit.source)
         stored = self._store.load(stable_id(public_url(source, visit.url)))
-        if stored and stored.build_id == self._context.build_id:
-            return stored.page, "reused"
         known = stored.page if stored and stored.page.crawl_url == visit.url else None
+        if stored and known and stored.build_id == self._context.build_id:
+            return known, "reused"
         validators = {"etag": known.etag, "last_modified": known.last_modified} if known else {}
         fetched = fetcher.fetch(source, visit.url, **validators)
         if isinstance(fetched, Redirect):
