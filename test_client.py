@@ -135,7 +135,7 @@ def _show_result(result: Result, console: Console) -> None:
     path = " › ".join(dict.fromkeys((result.title, *result.headings)))
     console.print(Text(f"{result.rank:>3}  {result.score:.3f}  {_plain(path)}", style="bold"), soft_wrap=True)
     console.print(Text(f"     {_plain(result.source)}", style="cyan"), soft_wrap=True)
-    console.print(Padding(Text(f"{_excerpt(result.content)}\n"), (0, 0, 0, 5)))
+    console.print(Padding(Text(f"{_excerpt(result.content)}\n"), (0, 0, 0, 5), expand=False))
 
 
 def _excerpt(content: str) -> str:
