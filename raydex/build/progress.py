@@ -141,6 +141,7 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.refresh()  # the last state is the one that stays on the screen
         if self._live:
             self._live.stop()
 
