@@ -158,6 +158,34 @@ def test_damaged_live_manifest_does_not_stand_in_the_way_of_a_rebuild(build, sit
     assert read_manifest(build.index_dir, second["snapshot_id"]).parent == ""
 
 
+def test_vectors_of_a_unit_whose_pages_have_changed_since_are_never_taken(build, site, monkeypatch):
+    """A unit is tried again because a page had failed, and the build is killed before that is embedded."""
+    path = handbook_paths(24)[4]
+    page = site.route(path)
+    site.put(path, "ill", status=500)
+    settings = (site.url, "--attempts", "1", "--max-failed-share", "0.5", "--max-shrink-share", "1")
+    with monkeypatch.context() as unpublished:
+        unpublished.setattr(program, "publish", _killed)
+        assert build(*settings)[0] == 1
+        (units,) = (build.index_dir / "builds").glob("*/units")
+        old = {file: file.read_bytes() for file in units.glob("*.vectors.npy")}
+        site.put(path, page.body)
+        assert build(*settings)[0] == 1
+    for file, data in old.items():
+        file.write_bytes(data)
+    ledger = units.parent / "ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    tried_again = max(number for number, line in enumerate(lines) if '"crawled"' in line)
+    ledger.write_text("".join(lines[: tried_again + 1]))
+    code, line = build(*settings)
+    assert (code, line["resumed"], line["pages"], line["failed_pages"]) == (0, True, 24, 0)
+    assert build.hits(question(4))[0].chunk.url.startswith(site.url + path)
+
+
+def _killed(*_: object) -> None:
+    raise RuntimeError("killed before CURRENT moved")
+
+
 def test_build_killed_after_it_published_is_not_resumed_but_done_anew(build, site):
     _, first = build(site.url)
     (ledger,) = (build.index_dir / "builds").glob("*/ledger.jsonl")

@@ -65,7 +65,8 @@ class Pipeline:
         self._waiting_crawls: dict[str, deque[CrawlUnit]] = defaultdict(deque)
         self._waiting_embeds: deque[str] = deque()
         self._in_flight = InFlight()
-        self._receipts: dict[str, CrawlReceipt] = {}
+        self._receipts: dict[str, CrawlReceipt] = {}  # of the level that is being crawled
+        self._contents: dict[str, str] = {}  # unit_id → digest of its content, of all levels
         self._most_crawls = 4 * _processors()
         self.actors = start_actors(context)
         self._in_flight.loads.update(actor.ready.remote() for actor in self.actors)
@@ -173,22 +174,24 @@ class Pipeline:
 
     def _crawled(self, receipt: CrawlReceipt, *, resumed: bool) -> None:
         self._receipts[receipt.unit_id] = receipt
+        self._contents[receipt.unit_id] = receipt.content
         self._status.add_crawled(receipt, resumed=resumed)
         if not resumed:
             self._ledger.append("crawled", unit_id=receipt.unit_id, pages=len(receipt.outcomes))
             self._metrics.crawled(receipt)
         if not receipt.chunk_count:
             return
-        embedded = self._finished.get(("embedded", receipt.unit_id)) if resumed else None
-        if embedded is None:
-            self._waiting_embeds.append(receipt.unit_id)
-        else:
+        embedded = self._finished.get(("embedded", receipt.unit_id))
+        if embedded and embedded["content"] == receipt.content:
             self._status.add_embedded(EmbedReceipt(**embedded["receipt"]), resumed=True)
+        else:
+            self._waiting_embeds.append(receipt.unit_id)
 
     def _embedded(self, receipt: EmbedReceipt) -> None:
         self._status.add_embedded(receipt, resumed=False)
         self._metrics.embedded(receipt)
-        self._ledger.append("embedded", unit_id=receipt.unit_id, receipt=asdict(receipt))
+        content = self._contents[receipt.unit_id]
+        self._ledger.append("embedded", unit_id=receipt.unit_id, content=content, receipt=asdict(receipt))
 
 
 def result_of(ref: Ref) -> Any:
