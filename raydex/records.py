@@ -175,20 +175,6 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """What a caller asks of one or several indexes. offset: hits to skip (paging)."""
-
-    text: str
-    k: int = 10
-    offset: int = 0
-    indexes: tuple[str, ...] = ()  # empty: all that are served
-
-    def __post_init__(self) -> None:
-        if self.k < 1 or self.offset < 0:
-            raise ValueError("k must be at least 1 and offset at least 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """One answer to a query. rank: 1-based; score: cosine in [−1, 1], higher is better."""
 

@@ -28,6 +28,8 @@ Rows = npt.NDArray[np.int64]
 INDEX_KIND = "flat"
 """Exact search over the whole vectors; the only kind so far."""
 
+DIGEST_ROWS = 256
+
 ROLES = ("index", "chunks", "sections")
 
 LENGTH_TOLERANCE = 1e-4
@@ -209,10 +211,16 @@ class OpenShard:
             return None
         return Section(**_row(self._sections, row))
 
-    def text_digests(self) -> Iterator[tuple[str, str]]:
-        """Yield (chunk_id, sha256 of the text) of each row, in order: what a content digest is made of."""
-        for chunk_id, text in zip(self.chunk_ids, self._chunks["text"], strict=True):
-            yield chunk_id, hashlib.sha256(text.as_py().encode()).hexdigest()
+
+def text_digests(shard: Shard, objects_dir: Path) -> Iterator[tuple[str, str]]:
+    """Yield (chunk_id, sha256 of the text) of each row, in order: what a content digest is made of.
+
+    A few rows are in memory at a time, whatever the size of the shard.
+    """
+    chunks = pq.ParquetFile(objects_dir / shard.objects["chunks"].sha256)
+    for batch in chunks.iter_batches(DIGEST_ROWS, columns=["chunk_id", "text"]):
+        for chunk_id, text in zip(*batch.to_pydict().values(), strict=True):
+            yield chunk_id, hashlib.sha256(text.encode()).hexdigest()
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotIncompatible, SnapshotNotFound
-from raydex.records import EmbedderInfo, Manifest
-from raydex.shard import INDEX_KIND, OpenShard, check_object, open_shard
+from raydex.records import EmbedderInfo, Manifest, Shard
+from raydex.shard import INDEX_KIND, OpenShard, check_object, open_shard, text_digests
 from utils.files import write_bytes
 
 FORMAT_VERSION = 1
@@ -56,6 +56,14 @@ def content_digest(pairs: Iterable[tuple[str, str]], embedder_fingerprint: str, 
             digest.update(f"{pair[0]} {pair[1]}\n".encode())
         last = pair
     return digest.hexdigest()
+
+
+def digest_of_shards(
+    shards: Iterable[Shard], objects_dir: Path, embedder_fingerprint: str, chunking: Mapping[str, int]
+) -> str:
+    """Return the content digest of shards on disk; it does not depend on how the chunks are spread over them."""
+    pairs = heapq.merge(*(text_digests(shard, objects_dir) for shard in shards))
+    return content_digest(pairs, embedder_fingerprint, chunking)
 
 
 def new_snapshot_id(index_dir: Path, now: datetime, digest: str) -> str:
@@ -195,12 +203,13 @@ def _damaged_objects(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotEr
 
 def _differences(index_dir: Path, manifest: Manifest) -> list[str]:
     """Compare the content of whole files with the manifest: rows, columns, and the content digest made anew."""
+    objects_dir = index_dir / "objects"
     try:
-        shards = [open_shard(shard, index_dir / "objects", verify=False) for shard in manifest.shards]
+        for shard in manifest.shards:
+            open_shard(shard, objects_dir, verify=False)
     except SnapshotCorrupt as error:
         return [str(error)]
-    pairs = heapq.merge(*(shard.text_digests() for shard in shards))
-    found = content_digest(pairs, manifest.embedder.fingerprint, manifest.chunking)
+    found = digest_of_shards(manifest.shards, objects_dir, manifest.embedder.fingerprint, manifest.chunking)
     if found == manifest.content_digest:
         return []
     return [str(SnapshotCorrupt(f"content digest of {manifest.snapshot_id}", manifest.content_digest, found))]

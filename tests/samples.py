@@ -1,6 +1,5 @@
 """Small made-up chunks, vectors and snapshots for the tests of the stores."""
 
-import heapq
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +8,8 @@ import numpy as np
 
 from raydex.embed import HashEmbedder
 from raydex.records import Chunk, EmbedderInfo, Manifest, Section, Vectors, stable_id
-from raydex.shard import chunks_to_table, open_shard, sections_to_table, write_shard
-from raydex.snapshot import FORMAT_VERSION, content_digest, new_snapshot_id, write_manifest
+from raydex.shard import chunks_to_table, sections_to_table, write_shard
+from raydex.snapshot import FORMAT_VERSION, digest_of_shards, new_snapshot_id, write_manifest
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CHUNKING = {"max_tokens": 256, "overlap_tokens": 32}
@@ -78,8 +77,7 @@ def write_snapshot(
         for number, part in enumerate(parts)
     )
     embedder = embedder or HashEmbedder(vectors.shape[1]).info
-    pairs = heapq.merge(*(open_shard(shard, objects_dir).text_digests() for shard in written))
-    digest = content_digest(pairs, embedder.fingerprint, CHUNKING)
+    digest = digest_of_shards(written, objects_dir, embedder.fingerprint, CHUNKING)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         snapshot_id=new_snapshot_id(index_dir, now, digest),

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from raydex.checkpoint import Ledger
 from raydex.snapshot import current_id, open_snapshot
 from tests.docsite import DocSite, handbook, handbook_paths
 from tests.processes import command_line, descendants
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -45,11 +44,14 @@ class RunningBuild:
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         """Return as soon as the condition holds; fail when the build ends or the time is over before."""
-        pause, deadline = threading.Event(), time.monotonic() + seconds
-        while not condition():
+
+        def holds() -> bool:
+            if condition():
+                return True
             assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline, "the condition never came true"
-            pause.wait(0.005)
+            return False
+
+        eventually(holds, within_s=seconds, poll_s=0.005)  # a build passes the points of interest in milliseconds
 
     def wait_for_more_of(self, event: str, *, than: int) -> None:
         self.wait_for(lambda: self.events()[event] > than)

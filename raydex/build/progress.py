@@ -127,10 +127,10 @@ def _declared(name: str) -> tuple[str, str, tuple[str, ...]]:
 class Display:
     """Shows a Status on stderr: drawn live on a terminal, else printed now and then, and at each change of stage."""
 
-    def __init__(self, status: Status, console: Console | None = None) -> None:
+    def __init__(self, status: Status) -> None:
         self._status = status
-        self._console = console or Console(stderr=True, highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        console = Console(stderr=True, highlight=False)
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._printed_at, self._printed_stage = 0.0, ""
 
     def __enter__(self) -> Self:
