@@ -29,16 +29,26 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _split_names(value: Any) -> Any:
+    """Take `a,b` from the environment as well as a list."""
+    return tuple(name for name in value.split(",") if name) if isinstance(value, str) else value
+
+
 class CrawlConfig(Settings):
     max_pages: int = Field(5000, ge=1, description="Most pages to fetch per source.")
     max_depth: int = Field(20, ge=0, description="Most links to follow from a seed; 0 fetches the seeds alone.")
     delay_s: float = Field(
         0.0, ge=0, description="Seconds between two requests to a host; above 0, one request at a time."
     )
-    per_host: int = Field(4, ge=1, le=64, description="Most requests in flight to one host.")
+    per_host: int = Field(
+        8, ge=1, le=64, description="Most requests in flight to one host; fewer while it answers slowly or with errors."
+    )
     timeout_s: float = Field(20.0, gt=0, description="Seconds one request may take, from connect to last byte.")
     attempts: int = Field(
         3, ge=1, le=10, description="Most requests for one page (timeouts, 429 and 5xx are repeated)."
+    )
+    retry_deadline_s: float = Field(
+        120.0, gt=0, description="Seconds after which a page is given up, all attempts and waits together."
     )
     max_body_bytes: int = Field(10_000_000, ge=1024, description="Longest page taken, in bytes after decompression.")
     batch_pages: int = Field(8, ge=1, le=256, description="Pages of one unit of work: what a kill may cost.")
@@ -47,6 +57,42 @@ class CrawlConfig(Settings):
         min_length=1,
         description="User-Agent header; its first word is the name robots.txt is asked for.",
     )
+    contact: str = Field("", description="Mail address or URL that the User-Agent gives to whoever runs the site.")
+    discover: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("links", "sitemap", "llms.txt"),
+        description="How pages are found from the seeds: links, sitemap, llms.txt (repeat the flag).",
+    )
+    max_per_pattern: int = Field(
+        1000, ge=1, description="Most URLs that differ only in their query string or date; beyond it lies a trap."
+    )
+    lastmod_days: float = Field(
+        7.0,
+        ge=0,
+        description="Days for which a page that its sitemap calls unchanged is not asked for; 0: ask each time.",
+    )
+    stale_builds: int = Field(
+        3, ge=0, description="Builds in a row for which a page that fails stays in the index with its last good copy."
+    )
+    parse_deadline_s: float = Field(20.0, gt=0, description="Seconds that reading one page may take.")
+    render: bool = Field(
+        False, description="Run pages that need JavaScript in a browser (needs requirements-render.txt and Chromium)."
+    )
+    duplicate_share: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Similarity (shared 5-word sequences) from which pages and sections count as duplicates, of which "
+        "one is kept; 1: identical text only, 0: keep all.",
+    )
+
+    _names = field_validator("discover", mode="before")(_split_names)
+
+    @field_validator("discover")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(value) - {"links", "sitemap", "llms.txt"}:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}; allowed are links, sitemap, llms.txt")
+        return value
 
 
 class ChunkConfig(Settings):
@@ -128,11 +174,7 @@ class ServeConfig(Settings):
     max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
     embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
 
-    @field_validator("index", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        """Take `a,b` from the environment as well as a list."""
-        return tuple(name for name in value.split(",") if name) if isinstance(value, str) else value
+    _names = field_validator("index", mode="before")(_split_names)
 
 
 Config = TypeVar("Config", BuildConfig, ServeConfig)
@@ -160,12 +202,20 @@ class Setting:
     @property
     def type_name(self) -> str:
         kind = get_args(self.info.annotation)[0] if self.is_list else self.info.annotation
-        return {str: "text", int: "number", float: "number", Path: "path"}[cast(type, kind)]
+        return {str: "text", int: "number", float: "number", bool: "yes/no", Path: "path"}[cast(type, kind)]
+
+    @property
+    def is_switch(self) -> bool:
+        return self.info.annotation is bool
 
     @property
     def default_text(self) -> str:
         default = self.info.default
-        return str(default) if default not in ("", ()) else "none"
+        if self.is_list:
+            return ",".join(default) or "none"
+        if self.is_switch:
+            return "yes" if default else "no"
+        return str(default) if default != "" else "none"
 
 
 def settings_of(table: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
@@ -184,12 +234,16 @@ def add_flags(parser: argparse.ArgumentParser, table: type[BaseModel]) -> None:
         section = setting.path[:-1]
         if section not in groups:
             groups[section] = parser.add_argument_group(f"settings: {section[0]}")
+        kind: dict[str, Any] = (
+            {"action": "store_true"}
+            if setting.is_switch
+            else {"action": "append" if setting.is_list else "store", "metavar": setting.path[-1].upper()}
+        )
         groups[section].add_argument(
             setting.flag,
             dest=".".join(setting.path),
-            metavar=setting.path[-1].upper(),
-            action="append" if setting.is_list else "store",
             default=argparse.SUPPRESS,
+            **kind,
             help=f"{setting.info.description} [default: {setting.default_text}, env {setting.variable}]".replace(
                 "%", "%%"
             ),

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +30,13 @@ def stable_id(*parts: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A documentation site: where the crawl starts and which URLs belong to it.
+    """What to index: a documentation site, a local folder, or what a LangChain loader yields.
 
-    allow, deny: URL prefixes; without allow, the directory of each seed. public_url: what hits cite instead of the
-    first seed's directory. max_depth: links from a seed (0: the seeds alone).
+    seeds: where the crawl starts. `http(s)://…` is a site, `file:///…/` a folder (one seed), `loader://name/` a loader.
+    allow, deny: URL prefixes, or globs where they hold `*` (`*` stays within a segment, `**` does not); without allow,
+    the directory of each seed. public_url: what hits cite instead of the first prefix. max_depth: links from a seed
+    (0: the seeds alone). sitemaps: sitemap URLs or files, besides those that the site names. headers, basic_auth,
+    cookies: templates such as `Bearer ${DOCS_TOKEN}`, filled from the environment; never the secrets themselves.
     """
 
     name: str
@@ -41,9 +44,17 @@ class Source:
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     public_url: str = ""
-    version: str = ""
+    version: str = ""  # for pages that do not say
+    language: str = ""  # for pages that do not say; BCP 47
     max_pages: int = 5000
     max_depth: int = 20
+    sitemaps: tuple[str, ...] = ()
+    link_style: str = "keep"  # of a folder's public URLs: keep, html, bare or directory
+    loader: str = ""  # package.module:Class
+    loader_args: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    basic_auth: str = ""
+    cookies: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or not self.seeds:
@@ -58,18 +69,26 @@ class Page:
     url: str
     crawl_url: str
     source: str
-    fetched_at: datetime  # UTC
+    fetched_at: datetime  # UTC; when the site last confirmed this copy
     status: int
     content_type: str  # the header, charset included
     body: bytes
     body_sha256: str
     etag: str = ""
     last_modified: str = ""
+    robots: str = ""  # X-Robots-Tag header
+    title: str = ""  # from a loader, for a body that has none
+
+
+SectionKind = Literal["prose", "code", "api"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of a page under one heading. url: page URL#anchor (the anchor nearest above, if it has none)."""
+    """A part of a page under one heading. url: page URL#anchor (the anchor nearest above, if it has none).
+
+    kind: api for the entry of a symbol, code when most of the text is code. symbol: its name (`shutil.copy`, `--help`).
+    """
 
     section_id: str
     page_id: str
@@ -78,6 +97,30 @@ class Section:
     headings: tuple[str, ...]  # outermost first
     text: str
     position: int  # 0-based, in page order
+    kind: SectionKind = "prose"
+    symbol: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageInfo:
+    """What is known of a page beside its text: one row of a shard's `pages` table.
+
+    updated: last change as the page says, ISO 8601 date or date-time. copies: URLs of near-duplicates that this page
+    stands for. stale_builds: builds in a row that could not get the page and kept this copy (0: current).
+    """
+
+    page_id: str
+    url: str
+    source: str
+    title: str
+    description: str = ""
+    version: str = ""
+    language: str = ""
+    breadcrumbs: tuple[str, ...] = ()
+    updated: str = ""
+    body_sha256: str = ""
+    copies: tuple[str, ...] = ()
+    stale_builds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +186,7 @@ class StoredObject:
 class Shard:
     """One part of a snapshot: the pages whose id falls into it. Rows are ordered by chunk_id.
 
-    objects: role → file; roles are `index` (FAISS), `chunks` and `sections` (Parquet).
+    objects: role → file; roles are `index` (FAISS), `chunks`, `sections` and `pages` (Parquet).
     """
 
     shard_id: str

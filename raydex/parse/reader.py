@@ -42,13 +42,25 @@ _FRAGMENT_SAFE = "!$&'()*+,;=:@/?~"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What a page says. links: absolute, in page order, with fragments; words are counted between white space."""
+    """What a page says. links: absolute, in page order, with fragments; words are counted between white space.
+
+    canonical: the address that the page calls its own, absolute, "" when it names none. dropped_words: boilerplate,
+    hidden_words among them; dropped_samples: up to three passages of it.
+    """
 
     title: str
     sections: tuple[Section, ...]
     links: tuple[str, ...]
-    dropped_words: int
-    total_words: int
+    description: str = ""
+    version: str = ""
+    language: str = ""
+    breadcrumbs: tuple[str, ...] = ()
+    updated: str = ""  # ISO 8601
+    canonical: str = ""
+    dropped_words: int = 0
+    hidden_words: int = 0
+    total_words: int = 0
+    dropped_samples: tuple[str, ...] = ()
 
 
 def parse_page(page: Page) -> Document:
