@@ -3,11 +3,15 @@
 examples:
   python build_index.py https://docs.example.org/guide/ --index guide
   python build_index.py --sources sources.toml --index docs --max-pages 500
+  python build_index.py ./docs --index handbook       a folder of HTML, Markdown, reStructuredText, notebooks or text
+  python build_index.py --plan https://docs.example.org/guide/ --index guide     what a build would do and take
 
 looking after an index:
   python build_index.py --list --index docs           snapshots, newest first; * is live
   python build_index.py --verify --index docs         checksums of the live snapshot (or name one)
   python build_index.py --rollback --index docs       the parent of the live snapshot goes live (or name one)
+  python build_index.py --forget https://docs.example.org/guide/old/ --index guide
+                                                      removes pages (or a whole source) from the index and every store
 
 exit codes: 0 published (or done) · 1 any other error · 2 bad settings · 3 more failed pages than --max-failed-share,
   or a site whose robots.txt cannot be had · 4 nothing to index · 5 gate refused
@@ -29,11 +33,12 @@ from typing import Any
 from rich.console import Console
 
 from raydex.build import lifecycle
+from raydex.build.forgetting import forget
 from raydex.build.program import run_build
 from raydex.config import BuildConfig, add_flags, resolve
 from raydex.errors import ConfigError, FetchError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
 from raydex.records import Source
-from raydex.sources import index_name, load_document, source_from_url, sources_of
+from raydex.sources import check_names, index_name, load_document, loader_source, source_from_url, sources_of
 from utils.logs import configure_logging
 
 logger = logging.getLogger("build_index")
@@ -52,12 +57,24 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="build_index.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("urls", nargs="*", metavar="URL", help="Start page of a site; all below it is indexed.")
+    parser.add_argument(
+        "urls", nargs="*", metavar="URL", help="Start page of a site (all below it is indexed), or a local folder."
+    )
     parser.add_argument("--sources", metavar="FILE", type=Path, help="TOML file with [[source]] tables and settings.")
+    parser.add_argument("--loader", metavar="MODULE:CLASS", help="Index what a LangChain document loader yields.")
+    parser.add_argument(
+        "--loader-arg",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="Argument of the loader; may be repeated.",
+    )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--list", action="store_true", help="Show the snapshots of the index.")
     action.add_argument("--verify", metavar="SNAPSHOT", nargs="?", const="", help="Check the files of a snapshot.")
     action.add_argument("--rollback", metavar="SNAPSHOT", nargs="?", const="", help="Make an earlier snapshot live.")
+    action.add_argument("--forget", metavar="PREFIX|SOURCE", help="Remove pages from the index and from every store.")
+    action.add_argument("--plan", action="store_true", help="Crawl, and say what a build would embed and how long.")
     parser.add_argument("--fresh", action="store_true", help="Begin anew instead of resuming an interrupted build.")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument(
@@ -69,15 +86,18 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def settings(options: argparse.Namespace) -> tuple[BuildConfig, tuple[Source, ...]]:
     """Return the resolved settings and the sources to crawl."""
-    if options.urls and options.sources:
-        raise ConfigError("give URLs or --sources FILE, not both")
+    if sum(map(bool, (options.urls, options.sources, options.loader))) > 1:
+        raise ConfigError("give URLs, --sources FILE or --loader, one of them")
     document: dict[str, Any] = load_document(options.sources) if options.sources else {}
     config = resolve(BuildConfig, vars(options), document.get("build", {}), str(options.sources or ""))
     limits = {"max_pages": config.crawl.max_pages, "max_depth": config.crawl.max_depth}
     if options.sources:
         sources = sources_of(document, origin=str(options.sources), **limits)
+    elif options.loader:
+        sources = (loader_source(options.loader, options.loader_arg, **limits),)
     else:
         sources = tuple(source_from_url(url, **limits) for url in options.urls)
+        check_names(sources, "command line")
     return config, sources
 
 
@@ -101,22 +121,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     config, sources = settings(options)
-    if options.list or options.verify is not None or options.rollback is not None:
-        index_dir = lifecycle.index_dir(config)
-        if options.list:
-            Console(width=None if sys.stdout.isatty() else 200).print(lifecycle.snapshots_table(index_dir))
-            return 0
-        if options.verify is not None:
-            return lifecycle.verify_and_tell(index_dir, options.verify)
-        print(lifecycle.roll_back_and_tell(index_dir, options.rollback))
-        return 0
+    if options.list or any(value is not None for value in (options.verify, options.rollback, options.forget)):
+        return look_after(options, lifecycle.index_dir(config))
     if not sources:
-        raise ConfigError("nothing to crawl: give a URL, or --sources FILE (see --help)")
+        raise ConfigError("nothing to crawl: give a URL, a folder, --sources FILE or --loader (see --help)")
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
-    result = run_build(config, sources, fresh=options.fresh)
+    result = run_build(config, sources, fresh=options.fresh, plan=options.plan)
     Console(stderr=True).print(result.table())
     print(result.json_line())
+    return 0
+
+
+def look_after(options: argparse.Namespace, index_dir: Path) -> int:
+    """List, verify, roll back or forget; the result goes to stdout."""
+    if options.list:
+        Console(width=None if sys.stdout.isatty() else 200).print(lifecycle.snapshots_table(index_dir))
+    elif options.verify is not None:
+        return lifecycle.verify_and_tell(index_dir, options.verify)
+    elif options.rollback is not None:
+        print(lifecycle.roll_back_and_tell(index_dir, options.rollback))
+    else:
+        print(forget(index_dir, options.forget).told(index_dir.name))
     return 0
 
 

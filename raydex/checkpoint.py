@@ -7,15 +7,16 @@
 A checkpoint is resumable progress; a snapshot (snapshot.py) is immutable and servable.
 """
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 import socket
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,24 @@ SMALLEST_BUILD_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class StoredPage:
-    """A page and the build that last saw it on the site (fetched, or confirmed by 304)."""
+    """A page and the build that last looked at it.
+
+    stale_builds: builds in a row, build_id the last of them, that could not get the page; 0 when it is current. The
+    body is empty when only the head was asked for.
+    """
 
     page: Page
     build_id: str
+    stale_builds: int = 0
 
 
 class PageStore:
-    """The last good copy of each page: one file a page, a line of JSON and the zstd body."""
+    """The last good copy of each page, and what was read from it: two files a page.
+
+    `<page_id>.page`: a line of JSON, the zstd body. `<page_id>.reading`: the recipe (digest of all that decides what is
+    read from the body), a newline, zstd bytes that the reader of the page chose. Neither is fsynced: the body is
+    checked against its sha256, the reading by zstd, and what was torn is fetched or read again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,23 +65,75 @@ class PageStore:
         """Return the copy of a page, None when there is none that can be read (it is fetched again then)."""
         try:
             header, _, body = self._path(page_id).read_bytes().partition(b"\n")
-            fields = json.loads(header)
-            build_id = fields.pop("build_id")
-            fields["fetched_at"] = datetime.fromisoformat(fields["fetched_at"])
-            return StoredPage(Page(body=zstandard.decompress(body), **fields), build_id)
+            stored = _stored_page(header, zstandard.decompress(body))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
             logger.warning("stored page unreadable page_id=%s reason=%s", page_id, error)
             return None
+        if hashlib.sha256(stored.page.body).hexdigest() == stored.page.body_sha256:
+            return stored
+        logger.warning("stored page differs from its checksum page_id=%s", page_id)
+        return None
 
-    def save(self, page: Page, build_id: str) -> None:
+    def head(self, page_id: str) -> StoredPage | None:
+        """Return the copy of a page without its body, which is not read and not checked."""
+        try:
+            with self._path(page_id).open("rb") as stored:
+                return _stored_page(stored.readline(), b"")
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None  # load() says why, when somebody wants the body
+
+    def save(self, page: Page, build_id: str, *, stale_builds: int = 0) -> None:
+        self._write(page, build_id, stale_builds, zstandard.compress(page.body))
+
+    def confirm(self, page: Page, build_id: str, *, stale_builds: int = 0) -> None:
+        """Keep the stored body under a new head (page.body is not looked at)."""
+        body = self._path(page.page_id).read_bytes().partition(b"\n")[2]
+        self._write(page, build_id, stale_builds, body)
+
+    def remove(self, page_id: str) -> None:
+        for path in (self._path(page_id), self._reading_path(page_id)):
+            path.unlink(missing_ok=True)
+
+    def heads(self) -> Iterator[StoredPage]:
+        for path in sorted(self._folder.glob("*/*.page")):
+            if stored := self.head(path.stem):
+                yield stored
+
+    def reading(self, page_id: str, recipe: str) -> bytes | None:
+        """Return what save_reading kept under this recipe; None when there is none, or it was damaged."""
+        try:
+            kept, _, data = self._reading_path(page_id).read_bytes().partition(b"\n")
+            return zstandard.decompress(data) if kept.decode() == recipe else None
+        except FileNotFoundError:
+            return None
+        except (ValueError, zstandard.ZstdError) as error:
+            logger.warning("stored reading unreadable page_id=%s reason=%s", page_id, error)
+            return None
+
+    def save_reading(self, page_id: str, recipe: str, data: bytes) -> None:
+        packed = zstandard.ZstdCompressor(write_checksum=True).compress(data)
+        write_bytes(self._reading_path(page_id), recipe.encode() + b"\n" + packed, durable=False)
+
+    def _write(self, page: Page, build_id: str, stale_builds: int, body: bytes) -> None:
         fields = {name: getattr(page, name) for name in Page.__dataclass_fields__ if name != "body"}
-        header = json.dumps({**fields, "fetched_at": page.fetched_at.isoformat(), "build_id": build_id})
-        write_bytes(self._path(page.page_id), header.encode() + b"\n" + zstandard.compress(page.body))
+        header = {**fields, "fetched_at": page.fetched_at.isoformat(), "build_id": build_id}
+        data = json.dumps({**header, "stale_builds": stale_builds}).encode() + b"\n" + body
+        write_bytes(self._path(page.page_id), data, durable=False)
 
     def _path(self, page_id: str) -> Path:
         return self._folder / page_id[:2] / f"{page_id}.page"
+
+    def _reading_path(self, page_id: str) -> Path:
+        return self._path(page_id).with_suffix(".reading")
+
+
+def _stored_page(header: bytes, body: bytes) -> StoredPage:
+    fields = json.loads(header)
+    build_id, stale_builds = fields.pop("build_id"), fields.pop("stale_builds", 0)
+    fields["fetched_at"] = datetime.fromisoformat(fields["fetched_at"])
+    return StoredPage(Page(body=body, **fields), build_id, stale_builds)
 
 
 class VectorStore:
@@ -124,6 +187,21 @@ class VectorStore:
             found.update((key, vectors[i]) for i, key in enumerate(_key_bytes(table)) if key in asked)
         return found
 
+    def remove(self, keys: Collection[bytes]) -> int:
+        """Forget these keys, rewriting the files that hold them; return how many vectors were removed."""
+        removed = 0
+        for path in sorted(self._folder.glob("*.parquet")):
+            table = pq.read_table(path)
+            kept = [key not in keys for key in _key_bytes(table)]
+            if all(kept):
+                continue
+            removed += kept.count(False)
+            if any(kept):
+                write_parquet(path, table.filter(pa.array(kept)))
+            else:
+                path.unlink()
+        return removed
+
     def add(self, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Keep these vectors, in one new file named after its keys; EmbedError for one that is not of length 1."""
         if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3):
@@ -145,9 +223,9 @@ def _heads(keys: Sequence[bytes]) -> npt.NDArray[np.uint64]:
     return np.frombuffer(b"".join(key[:8] for key in keys), dtype=">u8").astype(np.uint64)
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a table, whole or not at all."""
-    with write_atomically(path) as out:
+def write_parquet(path: Path, table: pa.Table, *, durable: bool = True) -> None:
+    """Write a table, whole or not at all; durable as in write_atomically."""
+    with write_atomically(path, durable=durable) as out:
         pq.write_table(table, out, compression="zstd")
 
 
@@ -242,11 +320,6 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise StorageFull(str(folder), shutil.disk_usage(folder).free, SMALLEST_BUILD_BYTES) from error
-
-
-def stamped(page: Page) -> Page:
-    """Return the page as confirmed now (304: the copy we have is the current one)."""
-    return replace(page, fetched_at=datetime.now(UTC))
 
 
 def _now() -> str:

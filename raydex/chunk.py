@@ -22,16 +22,24 @@ TAIL_SHARE = 8  # a last chunk below one eighth of the budget shares with the on
 _OPENING_FENCE = re.compile(r"(`{3,})[^`\n]*\n")
 _PARAGRAPH_END = re.compile(r"\n[^\S\n]*\n+|\Z")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？])|\n+")
+_BETWEEN = (
+    " \n\t\r"  # of all that Python calls space, what every tokenizer does: BERT's drops some as control characters
+)
 _LINE_END = re.compile(r"\n")
 
 
 class Tokenizer(Protocol):
-    """What chunking must know of a model. offsets: the characters each token covers, special tokens left out."""
+    """What chunking must know of a model. offsets: the characters each token covers, special tokens left out.
+
+    is_wordwise: no token depends on what stands beyond white space, so the counts of parts add up.
+    """
 
     @property
     def max_tokens(self) -> int: ...
     @property
     def special_tokens(self) -> int: ...
+    @property
+    def is_wordwise(self) -> bool: ...
     def offsets(self, text: str) -> list[tuple[int, int]]: ...
 
 
@@ -60,18 +68,21 @@ def cut(section: Section, tokenizer: Tokenizer, config: ChunkConfig) -> list[Chu
     spans = list(reversed(_pack(pieces, ruler, budget=budget, overlap=config.overlap_tokens)))
     while spans:
         start, end = spans.pop()
-        chunk = _chunk(section, context, start, end, tokenizer)
-        if chunk.token_count <= limit or end - start == 1:
-            chunks.append(chunk)
+        if tokenizer.is_wordwise and ruler.is_between_words(start, end):  # saves half of the time: all is encoded once
+            count = tokenizer.special_tokens + context_tokens + ruler.tokens(start, end)
+        else:
+            embedder_input = f"{context}\n{section.text[start:end]}" if context else section.text[start:end]
+            count = tokenizer.special_tokens + len(tokenizer.offsets(embedder_input))
+        if count <= limit or end - start == 1:
+            chunks.append(_chunk(section, context, start, end, count))
         else:  # this tokenizer counts a slice higher than its share of the whole
             middle = ruler.middle(start, end)
             spans += [ruler.stripped(middle, end), ruler.stripped(start, middle)]
     return chunks
 
 
-def _chunk(section: Section, context: str, start: int, end: int, tokenizer: Tokenizer) -> Chunk:
+def _chunk(section: Section, context: str, start: int, end: int, token_count: int) -> Chunk:
     text = section.text[start:end]
-    embedder_input = f"{context}\n{text}" if context else text
     return Chunk(
         chunk_id=stable_id(section.section_id, start, end, text),
         section_id=section.section_id,
@@ -83,7 +94,7 @@ def _chunk(section: Section, context: str, start: int, end: int, tokenizer: Toke
         text=text,
         char_start=start,
         char_end=end,
-        token_count=len(tokenizer.offsets(embedder_input)) + tokenizer.special_tokens,
+        token_count=token_count,
     )
 
 
@@ -107,6 +118,10 @@ class _Ruler:
 
     def tokens(self, start: int, end: int) -> int:
         return bisect_left(self._starts, end) - bisect_left(self._starts, start)
+
+    def is_between_words(self, start: int, end: int) -> bool:
+        text = self.text
+        return (start == 0 or text[start - 1] in _BETWEEN) and (end == len(text) or text[end] in _BETWEEN)
 
     def stripped(self, start: int, end: int) -> tuple[int, int]:
         part = self.text[start:end]

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from raydex.errors import EmbedError
 from raydex.records import EmbedderInfo, Vectors
@@ -42,6 +43,10 @@ class TextTokenizer(Protocol):
 
     @property
     def special_tokens(self) -> int: ...
+
+    @property
+    def is_wordwise(self) -> bool:
+        """Whether no token depends on what stands beyond white space, so that the counts of parts add up."""
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return (start, end) in characters of each token, end exclusive; special tokens are left out."""
@@ -186,6 +191,7 @@ class SubwordTokenizer:
         self._tokenizer.no_padding()
         self.max_tokens = _max_tokens(folder)
         self.special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self.is_wordwise = isinstance(self._tokenizer.pre_tokenizer, BertPreTokenizer)  # cuts at white space, first
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         return self._tokenizer.encode(text, add_special_tokens=False).offsets
@@ -255,6 +261,7 @@ class WordTokenizer:
 
     max_tokens = 256
     special_tokens = 2
+    is_wordwise = True
 
     _TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_")
 

@@ -1,8 +1,9 @@
 """Keep chunks and their vectors as one dense FAISS shard on disk. Only home of faiss.
 
-    chunks, vectors, sections → write_shard → objects/<sha256> × 3 → open_shard → (scores, rows)
+    chunks, vectors, sections, pages → write_shard → objects/<sha256> × 4 → open_shard → (scores, rows)
 
-A shard is three immutable files, each named by its checksum: the FAISS index, the chunks and the sections (Parquet).
+A shard is four immutable files, each named by its checksum: the FAISS index, the chunks, the sections and what is known
+of their pages (Parquet).
 Row i of the index is row i of the chunks; rows are ordered by chunk_id. The same input gives the same bytes.
 """
 
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydex.errors import SnapshotCorrupt
-from raydex.records import Chunk, Section, Shard, StoredObject, Vectors
+from raydex.records import Chunk, PageInfo, Section, Shard, StoredObject, Vectors
 from utils.files import sha256_of, write_bytes
 
 Rows = npt.NDArray[np.int64]
@@ -31,6 +32,7 @@ INDEX_KIND = "flat"
 DIGEST_ROWS = 256
 
 ROLES = ("index", "chunks", "sections")
+"""What every shard has; one of format 2 has `pages` too."""
 
 LENGTH_TOLERANCE = 1e-4
 """How far from 1 the length of a normalised float32 vector may be (rounding at 768 numbers: below 1e-6)."""
@@ -59,8 +61,28 @@ SECTION_SCHEMA = pa.schema(
         ("headings", pa.list_(pa.string())),
         ("text", pa.string()),
         ("position", pa.int32()),
+        ("kind", pa.string()),
+        ("symbol", pa.string()),
     ]
 )
+PAGE_SCHEMA = pa.schema(
+    [
+        ("page_id", pa.string()),
+        ("url", pa.string()),
+        ("source", pa.string()),
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("version", pa.string()),
+        ("language", pa.string()),
+        ("breadcrumbs", pa.list_(pa.string())),
+        ("updated", pa.string()),
+        ("body_sha256", pa.string()),
+        ("copies", pa.list_(pa.string())),
+        ("stale_builds", pa.int32()),
+    ]
+)
+_ADDED_IN_FORMAT_2 = {"kind": "prose", "symbol": ""}
+"""Columns that a snapshot of format 1 lacks, and what they are then."""
 
 # A score must not depend on which rows and queries share a call, or the ranking would depend on the number of shards.
 # BLAS sums in another order for other shapes (differences to 2e-7), FAISS's own kernel does not: 1, 2, 7 or 64 queries
@@ -86,7 +108,11 @@ def sections_from_table(table: pa.Table) -> list[Section]:
     return [Section(**_with_tuples(row)) for row in table.to_pylist()]
 
 
-def _to_table(records: Sequence[Chunk] | Sequence[Section], schema: pa.Schema) -> pa.Table:
+def pages_to_table(pages: Sequence[PageInfo]) -> pa.Table:
+    return _to_table(pages, PAGE_SCHEMA)
+
+
+def _to_table(records: Sequence[Chunk] | Sequence[Section] | Sequence[PageInfo], schema: pa.Schema) -> pa.Table:
     columns = {name: [getattr(record, name) for record in records] for name in schema.names}
     return pa.Table.from_pydict(columns, schema=schema)
 
@@ -95,15 +121,18 @@ def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "headings": tuple(row["headings"])}
 
 
-def write_shard(shard_id: str, chunks: pa.Table, vectors: Vectors, sections: pa.Table, objects_dir: Path) -> Shard:
+def write_shard(
+    shard_id: str, chunks: pa.Table, vectors: Vectors, sections: pa.Table, pages: pa.Table, objects_dir: Path
+) -> Shard:
     """Write one shard's objects and return what refers to them.
 
-    vectors: float32 (chunks, dim), rows L2-normalised, row i belongs to row i of chunks, in any order. A chunk or
-    section that comes twice is kept once. Raises ValueError naming what does not fit.
+    vectors: float32 (chunks, dim), rows L2-normalised, row i belongs to row i of chunks, in any order. A chunk, section
+    or page that comes twice is kept once. Raises ValueError naming what does not fit.
     """
     _check_vectors(chunks.num_rows, vectors)
     chunks, chunk_rows = _sorted_once(chunks, "chunk_id", CHUNK_SCHEMA)
     sections, _ = _sorted_once(sections, "section_id", SECTION_SCHEMA)
+    pages, _ = _sorted_once(pages, "page_id", PAGE_SCHEMA)
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors[chunk_rows]))
     return Shard(
@@ -117,6 +146,7 @@ def write_shard(shard_id: str, chunks: pa.Table, vectors: Vectors, sections: pa.
             "index": _store(faiss.serialize_index(index).tobytes(), objects_dir),
             "chunks": _store(_parquet(chunks), objects_dir),
             "sections": _store(_parquet(sections), objects_dir),
+            "pages": _store(_parquet(pages), objects_dir),
         },
     )
 
@@ -174,8 +204,8 @@ class OpenShard:
         self.chunk_ids: list[str] = chunks["chunk_id"].to_pylist()
         self._section_ids: list[str] = sections["section_id"].to_pylist()
         self._index = index
-        self._chunks = _columns(chunks)
-        self._sections = _columns(sections)
+        self.chunks = _columns(chunks)
+        self.sections = _columns(sections)
 
     def __len__(self) -> int:
         return self.shard.chunk_count
@@ -203,13 +233,13 @@ class OpenShard:
         return scores, rows
 
     def chunk(self, row: int) -> Chunk:
-        return Chunk(**_row(self._chunks, row))
+        return Chunk(**_row(self.chunks, row))
 
     def section(self, section_id: str) -> Section | None:
         row = bisect.bisect_left(self._section_ids, section_id)
         if row == len(self._section_ids) or self._section_ids[row] != section_id:
             return None
-        return Section(**_row(self._sections, row))
+        return Section(**_row(self.sections, row))
 
 
 def text_digests(shard: Shard, objects_dir: Path) -> Iterator[tuple[str, str]]:
@@ -221,6 +251,24 @@ def text_digests(shard: Shard, objects_dir: Path) -> Iterator[tuple[str, str]]:
     for batch in chunks.iter_batches(DIGEST_ROWS, columns=["chunk_id", "text"]):
         for chunk_id, text in zip(*batch.to_pydict().values(), strict=True):
             yield chunk_id, hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_rows(shard: Shard, objects_dir: Path) -> tuple[pa.Table, Vectors, pa.Table, pa.Table]:
+    """Return what write_shard was given: chunks, their vectors, sections and pages. Raises SnapshotCorrupt."""
+    opened = open_shard(shard, objects_dir)
+    index = _read_index(objects_dir / shard.objects["index"].sha256, shard)
+    vectors = index.reconstruct_n(0, len(opened)) if len(opened) else np.empty((0, shard.dim), np.float32)
+    return pa.table(opened.chunks), vectors, pa.table(opened.sections), pages_of(shard, objects_dir)
+
+
+def pages_of(shard: Shard, objects_dir: Path, columns: Sequence[str] = tuple(PAGE_SCHEMA.names)) -> pa.Table:
+    """Return these columns of what is known of the pages; a shard of format 1 knows their ids, URLs and titles."""
+    if "pages" in shard.objects:
+        return pq.read_table(objects_dir / shard.objects["pages"].sha256, columns=list(columns))
+    sections = pq.read_table(objects_dir / shard.objects["sections"].sha256, columns=["page_id", "url", "title"])
+    rows = {row["page_id"]: row for row in sections.to_pylist()}
+    infos = [PageInfo(**{**row, "url": row["url"].partition("#")[0], "source": ""}) for row in rows.values()]
+    return pages_to_table(infos).select(list(columns))
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:
@@ -237,7 +285,7 @@ def open_shard(shard: Shard, objects_dir: Path, *, verify: bool = True) -> OpenS
 
     verify: read every byte and compare checksums (1 s per GB); without it only sizes and row counts are compared.
     """
-    for role in ROLES:
+    for role in {*ROLES, *shard.objects}:
         if role not in shard.objects:
             raise SnapshotCorrupt(f"shard {shard.shard_id}", f"an object {role!r}", "none")
         check_object(objects_dir / shard.objects[role].sha256, shard.objects[role], verify=verify)
@@ -265,6 +313,9 @@ def _read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
         raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error
+    for name, value in _ADDED_IN_FORMAT_2.items():
+        if name in schema.names and name not in table.column_names:
+            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
     if not table.schema.equals(schema):
         raise SnapshotCorrupt(str(path), "columns " + ", ".join(schema.names), ", ".join(table.schema.names))
     if table.num_rows != rows:

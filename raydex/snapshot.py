@@ -18,15 +18,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from raydex.config import CODE_VERSION
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotIncompatible, SnapshotNotFound
 from raydex.records import EmbedderInfo, Manifest, Shard
 from raydex.shard import INDEX_KIND, OpenShard, check_object, open_shard, text_digests
 from utils.files import write_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_FORMATS = frozenset({FORMAT_VERSION - 1, FORMAT_VERSION})
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,38 @@ def new_snapshot_id(index_dir: Path, now: datetime, digest: str) -> str:
     return snapshot_id
 
 
+def new_manifest(
+    index_dir: Path,
+    shards: tuple[Shard, ...],
+    *,
+    parent: str,
+    embedder: EmbedderInfo,
+    chunking: dict[str, int],
+    sources: tuple[dict[str, Any], ...],
+) -> Manifest:
+    """Return the manifest of shards that have been written; it is not on disk and has passed no gate yet."""
+    digest = digest_of_shards(shards, index_dir / "objects", embedder.fingerprint, chunking)
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        snapshot_id=new_snapshot_id(index_dir, datetime.now(UTC), digest),
+        parent=parent,
+        content_digest=digest,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        embedder=embedder,
+        chunking=chunking,
+        metric="cosine",
+        sources=sources,
+        shards=shards,
+        counts={
+            "pages": sum(shard.page_count for shard in shards),
+            "sections": sum(shard.section_count for shard in shards),
+            "chunks": sum(shard.chunk_count for shard in shards),
+        },
+        gate={},
+        code_version=CODE_VERSION,
+    )
+
+
 def write_manifest(index_dir: Path, manifest: Manifest) -> None:
     path = _manifest_path(index_dir, manifest.snapshot_id)
     write_bytes(path, _MANIFEST.dump_json(manifest, indent=2) + b"\n")
@@ -115,7 +150,7 @@ def _check_format(path: Path, content: bytes) -> None:
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if not isinstance(version, int):
         raise SnapshotCorrupt(str(path), "a manifest", "JSON without a format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE_FORMATS:
         raise SnapshotIncompatible(
             str(path),
             "format_version",

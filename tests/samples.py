@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from raydex.embed import HashEmbedder
-from raydex.records import Chunk, EmbedderInfo, Manifest, Section, Vectors, stable_id
-from raydex.shard import chunks_to_table, sections_to_table, write_shard
+from raydex.records import Chunk, EmbedderInfo, Manifest, PageInfo, Section, Vectors, stable_id
+from raydex.shard import chunks_to_table, pages_to_table, sections_to_table, write_shard
 from raydex.snapshot import FORMAT_VERSION, digest_of_shards, new_snapshot_id, write_manifest
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -46,6 +46,10 @@ def section_of(chunk: Chunk) -> Section:
     )
 
 
+def page_of(chunk: Chunk) -> PageInfo:
+    return PageInfo(page_id=chunk.page_id, url=chunk.url.partition("#")[0], source="sample", title=chunk.title)
+
+
 def normalised(rows: object) -> Vectors:
     vectors = np.array(rows, dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -72,6 +76,7 @@ def write_snapshot(
             chunks_to_table([chunks[i] for i in part]),
             vectors[list(part)],
             sections_to_table([section_of(chunks[i]) for i in part]),
+            pages_to_table([page_of(chunks[i]) for i in part]),
             objects_dir,
         )
         for number, part in enumerate(parts)

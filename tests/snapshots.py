@@ -12,8 +12,9 @@ import numpy as np
 
 from raydex.embed import Embedder
 from raydex.records import Chunk, Manifest, Section, Shard, stable_id
-from raydex.shard import chunks_to_table, sections_to_table, write_shard
+from raydex.shard import chunks_to_table, pages_to_table, sections_to_table, write_shard
 from raydex.snapshot import FORMAT_VERSION, content_digest, new_snapshot_id, publish, write_manifest
+from tests.samples import page_of
 
 CHUNKING = {"max_tokens": 256, "overlap_tokens": 0}
 
@@ -88,4 +89,5 @@ def _shard(index_dir: Path, shard_id: str, part: list[tuple[Section, Chunk]], em
         else np.empty((0, embedder.info.dim), np.float32)
     )
     sections = sections_to_table([section for section, _ in part])
-    return write_shard(shard_id, chunks_to_table(chunks), vectors, sections, index_dir / "objects")
+    pages = pages_to_table([page_of(chunk) for chunk in chunks])
+    return write_shard(shard_id, chunks_to_table(chunks), vectors, sections, pages, index_dir / "objects")

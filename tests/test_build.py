@@ -3,19 +3,15 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
 
 import build_index
 from raydex.build import program
-from raydex.embed import HashEmbedder
-from raydex.records import Hit
-from raydex.search import Searcher
 from raydex.snapshot import current_id, list_snapshots, open_snapshot, read_manifest
+from tests.builder import LISTS, Builder, urls
 from tests.docsite import DocSite, handbook, handbook_paths, question
 from tests.processes import scrape
 from tests.waiting import eventually
@@ -30,38 +26,9 @@ def site():
         yield site
 
 
-class Builder:
-    """Runs build_index.py in this process, on the session's cluster, with the fake embedder."""
-
-    def __init__(self, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.index_dir = data_dir / "docs"
-        self._capsys = capsys
-        self.stdout = self.stderr = ""
-
-    def __call__(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        """Return the exit code and the JSON line ({} without one)."""
-        fixed = ["--index", "docs", "--data-dir", str(self.index_dir.parent), "--model", "hash"]
-        code = build_index.main([*arguments, *fixed])
-        self.stdout, self.stderr = self._capsys.readouterr()
-        last = self.stdout.splitlines()[-1] if self.stdout else ""
-        return code, json.loads(last) if last.startswith("{") else {}
-
-    def report(self) -> dict[str, Any]:
-        newest = max((self.index_dir / "builds").glob("*/report.json"))
-        return json.loads(newest.read_text())  # type: ignore[no-any-return]
-
-    def hits(self, text: str, k: int = 5) -> list[Hit]:
-        searcher = Searcher("docs", open_snapshot(self.index_dir))
-        return searcher.search(HashEmbedder().embed_queries([text]), k=k)[0]
-
-
 @pytest.fixture
 def build(tmp_path, capsys):
     return Builder(tmp_path, capsys)
-
-
-def urls(pages: Sequence[dict[str, str]], site: DocSite) -> dict[str, str]:
-    return {page["url"].removeprefix(site.url): page["reason"] for page in pages}
 
 
 def test_site_is_crawled_published_and_found_by_what_its_pages_say(build, site):
@@ -80,7 +47,7 @@ def test_site_is_crawled_published_and_found_by_what_its_pages_say(build, site):
 
 def test_every_canonical_url_is_fetched_once(build, site):
     build(site.url)
-    pages = [path for path in site.requests if path != "/robots.txt"]
+    pages = [path for path in site.requests if path not in LISTS]
     assert len(pages) == len(set(pages)) == 24
 
 
@@ -122,7 +89,7 @@ def test_too_many_failed_pages_end_with_3_and_the_live_snapshot_stays(build, sit
     assert code == 3
     assert current_id(build.index_dir) == live
     assert build.report()["outcome"] == "failed_pages"
-    assert len(build.report()["failed_pages"]) == 5
+    assert len(build.report()["stale_pages"]) == 5
     assert "http_500: 5" in build.stderr
 
 
@@ -158,8 +125,7 @@ def test_damaged_live_manifest_does_not_stand_in_the_way_of_a_rebuild(build, sit
     assert read_manifest(build.index_dir, second["snapshot_id"]).parent == ""
 
 
-def test_vectors_of_a_unit_whose_pages_have_changed_since_are_never_taken(build, site, monkeypatch):
-    """A unit is tried again because a page had failed, and the build is killed before that is embedded."""
+def test_resumed_build_takes_what_a_failed_page_says_once_it_answers(build, site, monkeypatch):
     path = handbook_paths(24)[4]
     page = site.route(path)
     site.put(path, "ill", status=500)
@@ -167,18 +133,11 @@ def test_vectors_of_a_unit_whose_pages_have_changed_since_are_never_taken(build,
     with monkeypatch.context() as unpublished:
         unpublished.setattr(program, "publish", _killed)
         assert build(*settings)[0] == 1
-        (units,) = (build.index_dir / "builds").glob("*/units")
-        old = {file: file.read_bytes() for file in units.glob("*.vectors.npy")}
-        site.put(path, page.body)
-        assert build(*settings)[0] == 1
-    for file, data in old.items():
-        file.write_bytes(data)
-    ledger = units.parent / "ledger.jsonl"
-    lines = ledger.read_text().splitlines(keepends=True)
-    tried_again = max(number for number, line in enumerate(lines) if '"crawled"' in line)
-    ledger.write_text("".join(lines[: tried_again + 1]))
+    site.put(path, page.body)
+    asked = site.counts.copy()
     code, line = build(*settings)
     assert (code, line["resumed"], line["pages"], line["failed_pages"]) == (0, True, 24, 0)
+    assert {path for path in site.counts if site.counts[path] > asked[path]} - set(LISTS) == {f"/{path}"}
     assert build.hits(question(4))[0].chunk.url.startswith(site.url + path)
 
 

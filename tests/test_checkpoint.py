@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 from raydex.checkpoint import (
     Ledger,
@@ -33,7 +34,7 @@ def page(body: bytes = b"<h1>\xff caf\xe9</h1>", page_id: str = "ab12") -> Page:
         status=200,
         content_type="text/html; charset=latin-1",
         body=body,
-        body_sha256="00",
+        body_sha256=hashlib.sha256(body).hexdigest(),
         etag='"x"',
         last_modified="Thu, 01 Jan 2026 00:00:00 GMT",
     )
@@ -111,6 +112,58 @@ def test_damaged_page_is_as_good_as_none(tmp_path):
     assert store.load("ab12") is None
     path.write_bytes(b"{}\n")
     assert store.load("ab12") is None
+
+
+def test_body_that_is_not_the_one_saved_is_as_good_as_none(tmp_path):
+    store = PageStore(tmp_path)
+    store.save(page(), "build-1")
+    (path,) = tmp_path.glob("*/*.page")
+    head = path.read_bytes().partition(b"\n")[0]
+    path.write_bytes(head + b"\n" + zstandard.compress(b"another body"))
+    assert store.load("ab12") is None
+
+
+def test_confirmed_page_keeps_its_body_under_a_new_head(tmp_path):
+    store = PageStore(tmp_path)
+    store.save(page(), "build-1")
+    head = store.head("ab12")
+    assert head is not None
+    assert head.page.body == b""
+    store.confirm(head.page, "build-2", stale_builds=1)
+    stored = store.load("ab12")
+    assert stored is not None
+    assert (stored.page, stored.build_id, stored.stale_builds) == (page(), "build-2", 1)
+
+
+def test_reading_is_found_by_its_recipe_alone_and_a_damaged_one_is_none(tmp_path):
+    store = PageStore(tmp_path)
+    store.save_reading("ab12", "recipe-1", b"what the page says")
+    assert store.reading("ab12", "recipe-1") == b"what the page says"
+    assert store.reading("ab12", "recipe-2") is None
+    (path,) = tmp_path.glob("*/*.reading")
+    data = path.read_bytes()
+    path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+    assert store.reading("ab12", "recipe-1") is None
+
+
+def test_removed_page_is_gone_with_its_reading(tmp_path):
+    store = PageStore(tmp_path)
+    store.save(page(), "build-1")
+    store.save_reading("ab12", "recipe", b"words")
+    store.remove("ab12")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert list(store.heads()) == []
+
+
+def test_removed_vectors_are_gone_from_disk_and_the_others_stay(tmp_path):
+    store = VectorStore(tmp_path, 8)
+    first, second = keys_of(3, first=1), keys_of(3, first=2)
+    store.add(first, unit_vectors(3, seed=1))
+    store.add(second, unit_vectors(3, seed=2))
+    assert store.remove({*first, second[0]}) == 4
+    left = VectorStore(tmp_path, 8)
+    left.refresh()
+    assert set(left.find([*first, *second])) == {*second[1:]}
 
 
 def test_damaged_vectors_are_left_out_and_the_others_found(tmp_path):

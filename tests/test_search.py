@@ -11,7 +11,7 @@ from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotIncompatible
 from raydex.records import Hit, StageTimes
 from raydex.search import Searcher, merge_hits
-from raydex.shard import chunks_to_table, open_shard, sections_to_table, write_shard
+from raydex.shard import chunks_to_table, open_shard, pages_to_table, sections_to_table, write_shard
 from raydex.snapshot import open_snapshot
 from tests.samples import normalised, sample_chunk, section_of, write_snapshot
 
@@ -27,7 +27,8 @@ def brute_force(chunks, vectors, query):
     """(score, chunk_id) of all chunks, best first, by numpy: exact order of scores that one kernel computed."""
     with tempfile.TemporaryDirectory() as folder:
         none = sections_to_table([])
-        shard = open_shard(write_shard("0", chunks_to_table(chunks), vectors, none, Path(folder)), Path(folder))
+        shard = write_shard("0", chunks_to_table(chunks), vectors, none, pages_to_table([]), Path(folder))
+        shard = open_shard(shard, Path(folder))
         scores, rows = shard.search(query[np.newaxis], len(chunks))
     exact = dict(zip((chunk.chunk_id for chunk in chunks), vectors.astype(np.float64) @ query, strict=True))
     pairs = [(float(np.clip(s, -1, 1)), shard.chunk_ids[r]) for s, r in zip(scores[0], rows[0], strict=True)]

@@ -12,11 +12,12 @@ from raydex.shard import (
     chunks_from_table,
     chunks_to_table,
     open_shard,
+    pages_to_table,
     sections_from_table,
     sections_to_table,
     write_shard,
 )
-from tests.samples import normalised, sample_chunk, section_of
+from tests.samples import normalised, page_of, sample_chunk, section_of
 
 DIM = 24
 
@@ -30,6 +31,7 @@ def make(tmp_path, count=30, dim=DIM, order=None):
         chunks_to_table([chunks[i] for i in order]),
         vectors[order],
         sections_to_table([section_of(chunks[i]) for i in order]),
+        pages_to_table([page_of(chunks[i]) for i in order]),
         tmp_path,
     )
 
@@ -141,7 +143,7 @@ def test_concurrent_searches_give_what_one_after_another_give(tmp_path):
 def test_vectors_that_do_not_fit_are_refused_by_name(tmp_path, vectors, message):
     chunks = [sample_chunk(0), sample_chunk(1)]
     with pytest.raises(ValueError, match=message):
-        write_shard("0", chunks_to_table(chunks), vectors, sections_to_table([]), tmp_path)
+        write_shard("0", chunks_to_table(chunks), vectors, sections_to_table([]), pages_to_table([]), tmp_path)
 
 
 def test_queries_of_another_dimension_are_refused(tmp_path):

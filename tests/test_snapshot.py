@@ -5,10 +5,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt, SnapshotIncompatible, SnapshotNotFound
+from raydex.records import StoredObject
+from raydex.shard import pages_of
 from raydex.snapshot import (
     content_digest,
     current_id,
@@ -24,6 +27,7 @@ from raydex.snapshot import (
     write_manifest,
 )
 from tests.samples import NOON, normalised, sample_chunk, write_snapshot
+from utils.files import sha256_of
 
 PICKLE_MAGIC = b"\x80\x04"
 
@@ -115,8 +119,28 @@ def test_an_opened_snapshot_holds_every_chunk(index_dir):
 def test_no_file_of_a_snapshot_is_a_pickle(index_dir):
     snapshot_of(index_dir, ["a", "b"])
     files = [path for path in index_dir.rglob("*") if path.is_file()]
-    assert len(files) == 7
+    assert len(files) == 8  # manifest; index, chunks and sections of two shards, and their pages, which are the same
     assert not [path for path in files if path.read_bytes().startswith(PICKLE_MAGIC) or path.suffix == ".pkl"]
+
+
+def test_snapshot_of_the_format_before_this_one_can_be_opened(index_dir):
+    """Format 1 knew no kinds and symbols of sections, and no table of pages."""
+    made = snapshot_of(index_dir, ["a", "b"])
+    shards = []
+    for shard in made.shards:
+        sections = pq.read_table(index_dir / "objects" / shard.objects["sections"].sha256)
+        data = index_dir / "objects" / "old"
+        pq.write_table(sections.drop_columns(["kind", "symbol"]), data)
+        stored = StoredObject(sha256=sha256_of(data), bytes=data.stat().st_size)
+        data.rename(index_dir / "objects" / stored.sha256)
+        objects = {role: kept for role, kept in shard.objects.items() if role != "pages"} | {"sections": stored}
+        shards.append(replace(shard, objects=objects))
+    write_manifest(index_dir, replace(made, format_version=1, shards=tuple(shards)))
+    assert verify(index_dir, made.snapshot_id) == []
+    opened = open_snapshot(index_dir, made.snapshot_id)
+    section = next(opened.shards[0].section(chunk.section_id) for chunk in [opened.shards[0].chunk(0)])
+    assert (section.kind, section.symbol) == ("prose", "")
+    assert pages_of(shards[0], index_dir / "objects", ["title"]).num_rows == 1
 
 
 def test_snapshots_share_the_files_of_unchanged_shards(index_dir):
@@ -209,8 +233,8 @@ def test_roll_back_to_a_damaged_snapshot_leaves_the_live_one(index_dir):
 
 def test_a_snapshot_of_another_format_is_refused_with_what_to_do(index_dir):
     live = history(index_dir)[-1]
-    edit_manifest(index_dir, live, format_version=2)
-    with pytest.raises(SnapshotIncompatible, match=r"format_version is 2, expected 1\. .*build the index again"):
+    edit_manifest(index_dir, live, format_version=3)
+    with pytest.raises(SnapshotIncompatible, match=r"format_version is 3, expected 2\. .*build the index again"):
         open_snapshot(index_dir)
 
 

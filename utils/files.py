@@ -12,10 +12,12 @@ from typing import BinaryIO
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[BinaryIO]:
+def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a file to write; on success it is fsynced and renamed to path, on any error nothing is left behind.
 
-    A reader, and a crash at any moment, sees the old file or the new one, never a mixture.
+    A reader, and a crash at any moment, sees the old file or the new one, never a mixture. durable=False leaves out the
+    fsync: a reader still sees one or the other, but after a power cut the file may be empty. For files that are checked
+    when they are read, or made again.
     """
     make_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -23,13 +25,15 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as out:
             yield out
             out.flush()
-            os.fsync(out.fileno())
+            if durable:
+                os.fsync(out.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).rename(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -49,8 +53,8 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    with write_atomically(path) as out:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    with write_atomically(path, durable=durable) as out:
         out.write(data)
 
 

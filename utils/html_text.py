@@ -8,11 +8,9 @@ clean_html_content("<p>Cut&shy;ting <b>edge</b><ul><li>one<li>two</ul>")  →  "
 
 import codecs
 import re
-from collections.abc import Mapping
-from functools import lru_cache
 from html.parser import HTMLParser
 
-Attributes = Mapping[str, str | None]
+from utils.html_visibility import Attributes, is_hidden
 
 # fmt: off
 BLOCKS = frozenset({
@@ -27,8 +25,6 @@ LINES = frozenset({"dd", "summary", "figcaption", "legend", "caption"})
 """Blocks that stay with the block before them: a line break, no blank line."""
 ROWS = frozenset({"tbody", "thead", "tfoot", "tr"})
 CELLS = frozenset({"td", "th"})
-DROPPED = frozenset({"script", "style", "template", "noscript", "svg", "title", "iframe", "canvas", "noframes"})
-"""Elements without readable text. `title` is all the text of a head, whose own end tag authors may leave out."""
 # fmt: off
 VOID = frozenset({
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
@@ -36,30 +32,10 @@ VOID = frozenset({
 # fmt: on
 IMPLIED_ENDS = frozenset({"dd", "dt", "li", "option", "p", "td", "th", "tr"})
 """Elements that end where the next one of their kind begins."""
-CONTROLS = frozenset({"nav", "form", "button", "select", "textarea", "dialog", "search"})
-ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "menubar", "toolbar", "doc-toc"})
-# fmt: off
-BOILERPLATE = frozenset({
-    "sidebar", "sphinxsidebar", "md-sidebar", "toc", "localtoc", "table-of-contents", "tableofcontents",
-    "on-this-page", "breadcrumb", "breadcrumbs", "rustdoc-breadcrumbs", "navbar", "nav", "navigation", "nav-links",
-    "mobile-nav", "menu", "footer", "md-footer", "md-header", "related", "page-nav", "pagination", "pagination-nav",
-    "pager", "prev-next", "prev-next-area", "rst-footer-buttons", "headerlink", "header-anchor", "anchor-link",
-    "heading-anchor", "hash-link", "permalink", "skip-link", "skiplink", "skip-to-content", "skip-nav", "copybutton",
-    "copybtn", "copy-button", "edit-page", "edit-link", "edit-this-page", "theme-edit-this-page", "view-source-button",
-    "viewcode-link", "viewcode-back", "linenos", "linenodiv", "lineno", "linenumber", "line-numbers-rows", "gutter",
-    "rouge-gutter", "searchbox", "search-box", "cookie-banner", "cookie-consent", "katex-html",
-})
-# fmt: on
-"""Class and id words that name what surrounds the text, on any site; compared word by word, never as a part."""
-NAMED_BY_ID = frozenset({"div", "aside", "ul", "ol", "table"})
-"""Elements whose id may name boilerplate. Sections, headings and symbols are not: `#menu` may document menus."""
-NEVER_NAMED = frozenset({"b", "kbd", "code", "em", "i", "strong", "var", "samp", "dfn", "pre", "body", "html"})
-"""Elements whose class says what their text is about (`<b class="menu">File</b>`)."""
 MAX_INDENT = 8  # levels; without a bound, lists nested n deep would cost n² spaces
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 """Soft hyphen, zero-width space, marks. The zero-width joiners stay: they are spelling in Persian and Hindi."""
-_NOT_DISPLAYED = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
@@ -131,41 +107,12 @@ def is_html(text: str, content_type: str) -> bool:
     return "\0" not in head and media_type in _HTML_TYPES
 
 
-def is_hidden(tag: str, attributes: Attributes) -> bool:
-    """Tell whether the element, with all it holds, is not for readers."""
-    if tag in DROPPED:
-        return True
-    if not attributes:
-        return False
-    if "hidden" in attributes and attributes["hidden"] != "until-found":
-        return True
-    style = attributes.get("style")
-    return bool(style) and _NOT_DISPLAYED.search(style or "") is not None
-
-
-def is_boilerplate(tag: str, attributes: Attributes) -> bool:
-    """Tell whether the element, with all it holds, surrounds the text of a page: navigation, controls, permalinks."""
-    if tag in CONTROLS:
-        return True
-    if not attributes or tag in NEVER_NAMED:
-        return False
-    classes = attributes.get("class") or ""
-    if (classes and _names_boilerplate(classes)) or attributes.get("role") in ROLES:
-        return True
-    return tag in NAMED_BY_ID and _names_boilerplate(attributes.get("id") or "") and "section" not in classes.split()
-
-
-@lru_cache(maxsize=4096)
-def _names_boilerplate(names: str) -> bool:
-    return not BOILERPLATE.isdisjoint(names.lower().split())
-
-
 class TextReducer:
     """Takes the events of a parser and keeps the text.
 
     Paragraphs are separated by a blank line, list items are `- …` lines, table rows `cell | cell` lines; `pre` is a
-    block of its own, verbatim. Hidden elements, and links and aria-hidden ornaments without a letter or digit (¶, §),
-    leave nothing. Events need not be balanced.
+    block of its own, verbatim. Hidden elements, and links within the page without a letter or digit (¶, §), leave
+    nothing. Events need not be balanced.
     """
 
     def __init__(self) -> None:
@@ -173,6 +120,7 @@ class TextReducer:
         self._open: list[str] = []  # parts of the line being read
         self._gap = 0  # line feeds owed before the next line
         self._follows_term = False  # the next line defines the one before and stays with it
+        self._lead = 0  # parts of the line that wait for the next paragraph
         self._bullet = ""
         self._lists = 0
         self._cells: list[int] = []  # one per open table: cells seen in its current row
@@ -191,12 +139,12 @@ class TextReducer:
                 self._dropping.append(tag)
             return False
         if tag in BLOCKS:
-            self._start_block(tag)
+            self.start_block(tag)
         elif tag == "br":
-            self._line_break()
+            self.line_break()
         elif tag == "img":
             self.data(f" {attributes.get('alt') or ''} ")
-        elif attributes and (tag == "a" or "aria-hidden" in attributes) and _may_be_ornament(tag, attributes):
+        elif tag == "a" and (attributes.get("href") or "").startswith("#"):
             self._ornaments.append((tag, len(self._open)))
         return True
 
@@ -215,7 +163,7 @@ class TextReducer:
                 return
             self._dropping.clear()  # the end of an element around the dropped one, which was never closed
         if tag in BLOCKS:
-            self._end_block(tag)
+            self.end_block(tag)
         elif self._ornaments and self._ornaments[-1][0] == tag:
             _, mark = self._ornaments.pop()
             if not any(map(str.isalnum, "".join(self._open[mark:]))):
@@ -224,6 +172,7 @@ class TextReducer:
     def verbatim(self, text: str) -> None:
         """Add a block as it is, blank lines at its ends aside."""
         self._follows_term = False
+        self._lead = 0
         self._break(2)
         self._bullet = ""
         text = _BLANK_LINES.sub("", text.replace("\r\n", "\n")).rstrip()
@@ -231,24 +180,21 @@ class TextReducer:
             self._write(text)
             self._gap = 2
 
-    def mark(self) -> int | None:
-        """Return the place to rewind to, or None in the middle of a line."""
-        return None if self._open else len(self._lines)
-
-    def rewind(self, mark: int) -> None:
-        """Forget the text since mark."""
-        del self._lines[mark:]
-        self._open.clear()
-        self._bullet = ""
-        self._gap = 2 if self._lines else 0
+    def lead(self) -> None:
+        """Make the line so far the beginning of the next paragraph: `Note: …`."""
+        if any(map(str.strip, self._open)):
+            line = "".join(self._open).rstrip()
+            self._open = [line if line.endswith(":") else f"{line}: "]
+            self._lead = 1
 
     def text(self) -> str:
         if self._code is not None:
-            self._end_block("pre")
+            self.end_block("pre")
+        self._lead = 0
         self._break(1)
         return "".join(self._lines)
 
-    def _start_block(self, tag: str) -> None:
+    def start_block(self, tag: str) -> None:
         if self._code is not None:
             self._end_code_line()
         elif tag == "pre":
@@ -273,7 +219,7 @@ class TextReducer:
         else:
             self._separate(1 if tag in LINES else 2)
 
-    def _end_block(self, tag: str) -> None:
+    def end_block(self, tag: str) -> None:
         if self._code is not None:
             self._end_code_line()
             if tag == "pre":
@@ -300,7 +246,7 @@ class TextReducer:
         else:
             self._break(1 if self._lists else gap)
 
-    def _line_break(self) -> None:
+    def line_break(self) -> None:
         if self._code is not None:
             self._code.append("\n")
         else:
@@ -312,7 +258,10 @@ class TextReducer:
             self._code.append("\n")
 
     def _break(self, gap: int) -> None:
+        if self._lead and not any(map(str.strip, self._open[self._lead :])):
+            return
         if self._open:
+            self._lead = 0
             line = " ".join("".join(self._open).split())
             self._open.clear()
             self._ornaments.clear()
@@ -363,9 +312,3 @@ class _Feeder(HTMLParser):
     def parse_marked_section(self, i: int, report: bool = True) -> int:  # noqa: FBT001, FBT002 - the inherited form
         """Skip `<![word[` as HTML does; Python 3.11 asserts that it knows the word."""
         return self.parse_bogus_comment(i, report)
-
-
-def _may_be_ornament(tag: str, attributes: Attributes) -> bool:
-    if attributes.get("aria-hidden") == "true":
-        return True
-    return tag == "a" and (attributes.get("href") or "").startswith("#")

@@ -1,32 +1,34 @@
-"""Keeps crawl tasks and embedder actors busy, bounded in flight; every finished unit goes into the ledger.
+"""Keeps fetchers, readers and embedders busy, bounded in flight.
 
-    levels of visits → crawl tasks (per host) → embedder actors → shard tasks
+    FetchUnit → fetcher actor of the host → read task → CrawlReceipt → embedder actor → … → shard tasks
 
 The driver holds receipts, never pages, chunks or vectors.
 """
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
+from raydex.build.items import DuplicatesReceipt
 from raydex.build.progress import BuildMetrics, Display, Status
-from raydex.build.units import (
-    BuildContext,
-    CrawlReceipt,
-    CrawlUnit,
-    EmbedReceipt,
-    load_crawl_receipt,
+from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
+from raydex.build.workers import (
+    FETCHER_SLOTS,
+    Access,
+    EmbedActor,
+    FetchActor,
+    duplicates_task,
+    plan_task,
+    read_task,
+    shard_task,
 )
-from raydex.build.workers import EmbedActor, crawl_task, shard_task
 from raydex.checkpoint import Ledger
-from raydex.crawl import Visit
 from raydex.errors import RaydexError
 from raydex.records import Shard, StoredObject, stable_id
-from utils.urls import origin_of
 
 Ref: TypeAlias = Any
 """ray.ObjectRef; Ray's own annotations cannot say what a task of ours returns."""
@@ -35,17 +37,22 @@ REFRESH_S = 0.25
 """How often the display is drawn while nothing finishes."""
 
 MOST_ACTOR_SLOTS = 0.5
-"""Processors an actor asks Ray for at most. It uses more; but a service on the same cluster must leave it room."""
+"""Processors an embedder asks Ray for at most. It uses more; but a service on the same cluster must leave it room."""
+
+READER_SHARE = 0.25
+"""Of the processors, what a reader asks Ray for (at most one): on two, two readers run beside embedder and fetcher."""
 
 UNITS_PER_ACTOR = 2
 """Embed units given to an actor at a time: one in work, one waiting, so that it never idles."""
+
+MOST_FETCHERS, CALLS_PER_FETCHER = 4, 256
 
 
 @dataclass(slots=True)
 class InFlight:
     """What runs now: Ray reference → what to do with its result."""
 
-    crawls: dict[Ref, CrawlUnit] = field(default_factory=dict)
+    crawls: dict[Ref, FetchUnit] = field(default_factory=dict)
     embeds: dict[Ref, int] = field(default_factory=dict)  # → number of the actor
     shards: set[Ref] = field(default_factory=set)
     loads: set[Ref] = field(default_factory=set)
@@ -54,74 +61,98 @@ class InFlight:
         return [*self.crawls, *self.embeds, *self.shards, *self.loads]
 
 
-class Pipeline:
-    """One build's work on the cluster. Finished units of an earlier, killed run are taken from the ledger."""
+@dataclass(slots=True)
+class Finished:
+    """What a step brought in."""
 
-    def __init__(self, context: BuildContext, ledger: Ledger, status: Status, display: Display) -> None:
+    crawls: list[CrawlReceipt] = field(default_factory=list)
+    shards: list[Ref] = field(default_factory=list)
+
+
+class Pipeline:
+    """One build's work on the cluster. embeds: whether there is any embedding to do (a plan has none)."""
+
+    def __init__(
+        self, context: BuildContext, ledger: Ledger, status: Status, display: Display, access: Access, *, embeds: bool
+    ) -> None:
         self._context, self._ledger, self._status, self._display = context, ledger, status, display
         self._metrics = BuildMetrics(context.config.index)
         self._shared_context = ray.put(context)
-        self._finished = {(line["event"], line.get("unit_id")): line for line in ledger.lines()}
-        self._waiting_crawls: dict[str, deque[CrawlUnit]] = defaultdict(deque)
         self._waiting_embeds: deque[str] = deque()
         self._in_flight = InFlight()
-        self._receipts: dict[str, CrawlReceipt] = {}  # of the level that is being crawled
-        self._contents: dict[str, str] = {}  # unit_id → digest of its content, of all levels
-        self._most_crawls = 4 * _processors()
-        self.actors = start_actors(context)
+        self._embeds = embeds
+        processors = _processors()
+        self._reader_slots = min(1.0, READER_SHARE * processors)
+        self._fetchers = [
+            FetchActor.options(num_cpus=FETCHER_SLOTS, max_concurrency=CALLS_PER_FETCHER).remote(context, access)
+            for _ in range(min(MOST_FETCHERS, max(1, processors // 2)))
+        ]
+        self._owners: dict[str, Any] = {}
+        self.actors = start_actors(context) if embeds else []
         self._in_flight.loads.update(actor.ready.remote() for actor in self.actors)
-        status.embedders = len(self.actors)
+        status.embedders = max(1, len(self.actors))
 
-    def crawl(self, units: Sequence[CrawlUnit]) -> dict[str, CrawlReceipt]:
-        """Return the receipts of all these units; embedding of earlier ones goes on meanwhile.
+    def owner(self, host: str) -> Any:
+        """Return the one fetcher that makes all requests to a host."""
+        return self._owners.setdefault(host, self._fetchers[len(self._owners) % len(self._fetchers)])
 
-        What a killed run finished is taken from disk, but units with failed pages are tried again.
-        """
-        self._receipts = {}
-        for unit in units:
-            self._status.queued_pages += len(unit.visits)
-            before = self._crawled_before(unit.unit_id)
-            if before and not before.has_failures:
-                self._crawled(before, resumed=True)
-            else:
-                self._waiting_crawls[unit.host].append(unit)
-        while len(self._receipts) < len(units):
-            self._step()
-        return self._receipts
+    def paces(self) -> dict[str, Any]:
+        """Return host → how its requests went."""
+        paces: dict[str, Any] = {}
+        for of_fetcher in ray.get([fetcher.pace.remote() for fetcher in self._fetchers]):
+            paces |= of_fetcher
+        return paces
+
+    def crawl(self, unit: FetchUnit) -> None:
+        """Begin to fetch and read a unit; a later step brings its receipt."""
+        self._read(unit, self.owner(unit.host).fetch.remote(unit))
+
+    def _read(self, unit: FetchUnit, fetched: Any) -> None:
+        ref = read_task.options(num_cpus=self._reader_slots).remote(self._shared_context, unit, fetched)
+        self._in_flight.crawls[ref] = unit
+
+    def crawls_per_host(self) -> Counter[str]:
+        """Return how many units are in flight."""
+        return Counter(unit.host for unit in self._in_flight.crawls.values())
 
     def embed_all(self) -> None:
         """Wait until every chunk found so far has its vector."""
         while self._waiting_embeds or self._in_flight.embeds:
-            self._step()
+            self.step()
 
-    def shard(self, shards: int, units: Mapping[str, str]) -> tuple[Shard, ...]:
+    def drop_duplicates(self, units: Sequence[str]) -> DuplicatesReceipt:
+        receipt: DuplicatesReceipt = result_of(duplicates_task.remote(self._shared_context, tuple(units)))
+        return receipt
+
+    def missing_vectors(self, units: Sequence[str]) -> EmbedReceipt:
+        receipt: EmbedReceipt = result_of(plan_task.remote(self._shared_context, tuple(units)))
+        return receipt
+
+    def shard(self, shards: int, units: Mapping[str, str], dropped: str) -> tuple[Shard, ...]:
         """Write all shards; one whose units have the content they had in a killed run is taken from the ledger.
 
-        units: unit_id → digest of its content.
+        units: unit_id → digest of its content. dropped: digest of the duplicates that are left out.
         """
         self._status.shards = shards
-        content = stable_id(*units.values())[:12]
+        content = stable_id(dropped, *sorted(units.values()))[:12]
         work = {n: f"shard-{n}-of-{shards}-{content}" for n in range(shards)}
-        done = {n: self._sharded_before(name) for n, name in work.items()}
+        before = {line.get("unit_id"): line for line in self._ledger.lines() if line["event"] == "sharded"}
+        done = {n: self._sharded_before(before.get(name)) for n, name in work.items()}
         self._status.shards_done = sum(shard is not None for shard in done.values())
-        ids = ray.put(tuple(units))
+        ids: Ref = ray.put(tuple(units))
         running = {
             shard_task.remote(self._shared_context, n, shards, ids): n for n, shard in done.items() if shard is None
         }
         self._in_flight.shards.update(running)
         while self._in_flight.shards:
-            for ref in self._step():
+            for ref in self.step().shards:
                 shard: Shard = result_of(ref)
                 done[running[ref]] = shard
                 self._ledger.append("sharded", unit_id=work[running[ref]], shard=asdict(shard))
                 self._status.shards_done += 1
         return tuple(shard for shard in done.values() if shard is not None)
 
-    def _crawled_before(self, unit_id: str) -> CrawlReceipt | None:
-        return load_crawl_receipt(self._context, unit_id) if ("crawled", unit_id) in self._finished else None
-
-    def _sharded_before(self, unit_id: str) -> Shard | None:
-        line = self._finished.get(("sharded", unit_id))
+    def _sharded_before(self, line: dict[str, Any] | None) -> Shard | None:
         if line is None:
             return None
         fields: dict[str, Any] = dict(line["shard"])
@@ -129,18 +160,19 @@ class Pipeline:
         whole = all((self._context.objects_dir / stored.sha256).exists() for stored in objects.values())
         return Shard(objects=objects, **fields) if whole else None
 
-    def _step(self) -> list[Ref]:
-        """Start what may start, wait for something to finish, take it in; return the finished shard tasks."""
-        self._start_crawls()
+    def step(self) -> Finished:
+        """Start what may start, wait for something to finish, and take it in."""
         self._start_embeds()
         self._display.refresh()
         self._metrics.queued(pages=self._status.queued_pages, embed_units=len(self._waiting_embeds))
-        ready, _ = ray.wait(self._in_flight.refs(), num_returns=1, timeout=REFRESH_S)
-        finished_shards = []
+        refs = self._in_flight.refs()
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        if not ready:
+            ready, _ = ray.wait(refs, num_returns=1, timeout=REFRESH_S)
+        finished = Finished()
         for ref in ready:
             if ref in self._in_flight.crawls:
-                self._in_flight.crawls.pop(ref)
-                self._crawled(result_of(ref), resumed=False)
+                finished.crawls += self._read_result(ref, self._in_flight.crawls.pop(ref))
             elif ref in self._in_flight.embeds:
                 self._in_flight.embeds.pop(ref)
                 self._embedded(result_of(ref))
@@ -149,21 +181,25 @@ class Pipeline:
                 result_of(ref)
             else:
                 self._in_flight.shards.discard(ref)
-                finished_shards.append(ref)
-        return finished_shards
+                finished.shards.append(ref)
+        return finished
 
-    def _start_crawls(self) -> None:
-        busy = Counter(unit.host for unit in self._in_flight.crawls.values())
-        for host, waiting in self._waiting_crawls.items():
-            while waiting and busy[host] < self._most_per_host(waiting[0]):
-                if len(self._in_flight.crawls) >= self._most_crawls:
-                    return
-                unit = waiting.popleft()
-                self._in_flight.crawls[crawl_task.remote(self._shared_context, unit)] = unit
-                busy[host] += 1
-
-    def _most_per_host(self, unit: CrawlUnit) -> int:
-        return 1 if unit.delay_s else self._context.config.crawl.per_host
+    def _read_result(self, ref: Ref, unit: FetchUnit) -> list[CrawlReceipt]:
+        """Return the receipt; when the unit killed its reader, look for the page that does, one by one."""
+        try:
+            receipt: CrawlReceipt = result_of(ref)
+        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+            if len(unit.visits) > 1:
+                for visit in unit.visits:
+                    self.crawl(replace(unit, unit_id=unit_name((visit.url,)), visits=(visit,)))
+            else:
+                self._read(unit, (Fetched(visit=unit.visits[0], reason="worker_died", detail=str(error)[:200]),))
+            return []
+        self._status.add_crawled(receipt)
+        self._metrics.crawled(receipt)
+        if receipt.chunk_count and self._embeds:
+            self._waiting_embeds.append(receipt.unit_id)
+        return [receipt]
 
     def _start_embeds(self) -> None:
         load = Counter(self._in_flight.embeds.values())
@@ -172,26 +208,9 @@ class Pipeline:
                 self._in_flight.embeds[actor.embed.remote(self._waiting_embeds.popleft())] = number
                 load[number] += 1
 
-    def _crawled(self, receipt: CrawlReceipt, *, resumed: bool) -> None:
-        self._receipts[receipt.unit_id] = receipt
-        self._contents[receipt.unit_id] = receipt.content
-        self._status.add_crawled(receipt, resumed=resumed)
-        if not resumed:
-            self._ledger.append("crawled", unit_id=receipt.unit_id, pages=len(receipt.outcomes))
-            self._metrics.crawled(receipt)
-        if not receipt.chunk_count:
-            return
-        embedded = self._finished.get(("embedded", receipt.unit_id))
-        if embedded and embedded["content"] == receipt.content:
-            self._status.add_embedded(EmbedReceipt(**embedded["receipt"]), resumed=True)
-        else:
-            self._waiting_embeds.append(receipt.unit_id)
-
     def _embedded(self, receipt: EmbedReceipt) -> None:
-        self._status.add_embedded(receipt, resumed=False)
+        self._status.add_embedded(receipt)
         self._metrics.embedded(receipt)
-        content = self._contents[receipt.unit_id]
-        self._ledger.append("embedded", unit_id=receipt.unit_id, content=content, receipt=asdict(receipt))
 
 
 def result_of(ref: Ref) -> Any:
@@ -213,24 +232,10 @@ def start_actors(context: BuildContext) -> list[Any]:
     return [EmbedActor.options(num_cpus=slots).remote(context, threads) for _ in range(actors)]
 
 
+def unit_name(urls: Sequence[str]) -> str:
+    return stable_id(*urls)[:16]
+
+
 def _processors() -> int:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return max(1, int(resources.get("CPU", 1)))
-
-
-def crawl_units(level: Iterable[Visit], context: BuildContext, hosts: dict[str, float]) -> list[CrawlUnit]:
-    """Cut a level of visits into units of one host each, in order. hosts: origin → seconds between requests."""
-    by_host: dict[str, list[Visit]] = defaultdict(list)
-    for visit in level:
-        by_host[origin_of(visit.url)].append(visit)
-    size = context.config.crawl.batch_pages
-    return [
-        CrawlUnit(
-            unit_id=f"level{visits[0].depth:03d}-{stable_id(*(v.url for v in part))[:16]}",
-            host=host,
-            visits=tuple(part),
-            delay_s=hosts[host],
-        )
-        for host, visits in by_host.items()
-        for part in (visits[first : first + size] for first in range(0, len(visits), size))
-    ]

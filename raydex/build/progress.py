@@ -25,11 +25,14 @@ CHUNKS_THAT_TELL = 32  # the first call of a model is far slower than the next o
 
 @dataclass(slots=True)
 class Status:
-    """The counts of a running build. Pages by outcome; chunks found, embedded and reused; busy seconds per stage."""
+    """The counts of a running build. Pages by outcome; chunks found, embedded and reused; busy seconds per stage.
+
+    sections and chunks are those found, duplicates among them.
+    """
 
     index: str
     pages: Counter[str] = field(default_factory=Counter)
-    origins: Counter[str] = field(default_factory=Counter)  # of fetched pages: network, unchanged, reused
+    origins: Counter[str] = field(default_factory=Counter)  # of fetched pages: as in units.Fetched
     queued_pages: int = 0
     sections: int = 0
     chunks: int = 0
@@ -38,6 +41,7 @@ class Status:
     tokens: int = 0
     downloaded_bytes: int = 0
     dropped_words: int = 0
+    hidden_words: int = 0
     shards_done: int = 0
     shards: int = 0
     stage: str = "starting"
@@ -46,25 +50,23 @@ class Status:
     embedders: int = 1
     embedder_s: float = 0.0  # seconds all embedders together spent on what this run embedded
 
-    def add_crawled(self, receipt: CrawlReceipt, *, resumed: bool) -> None:
+    def add_crawled(self, receipt: CrawlReceipt) -> None:
         for outcome in receipt.outcomes:
-            self.pages[outcome.outcome] += 1
             if outcome.outcome == "fetched":
-                origin = "reused" if resumed else outcome.origin
-                self.origins[origin] += 1
-                self.downloaded_bytes += outcome.bytes if origin == "network" else 0
+                self.origins[outcome.origin] += 1
+                self.downloaded_bytes += outcome.bytes if outcome.origin == "network" else 0
             self.sections += outcome.sections
             self.chunks += outcome.chunks
             self.dropped_words += outcome.dropped_words
-        self.queued_pages -= len(receipt.outcomes)
+            self.hidden_words += outcome.hidden_words
         for stage, seconds in receipt.seconds.items():
             self.busy_s[stage] += seconds
 
-    def add_embedded(self, receipt: EmbedReceipt, *, resumed: bool) -> None:
-        self.embedded += 0 if resumed else receipt.embedded
-        self.reused += receipt.embedded + receipt.reused if resumed else receipt.reused
-        self.tokens += 0 if resumed else receipt.tokens
-        self.embedder_s += 0.0 if resumed else receipt.seconds
+    def add_embedded(self, receipt: EmbedReceipt) -> None:
+        self.embedded += receipt.embedded
+        self.reused += receipt.reused
+        self.tokens += receipt.tokens
+        self.embedder_s += receipt.seconds
         self.busy_s["embed"] += receipt.seconds
 
     @property
@@ -76,7 +78,7 @@ class Status:
     @property
     def eta_s(self) -> float | None:
         """Seconds until all known work is embedded: found chunks, and queued pages at the chunks per page so far."""
-        fetched = self.pages["fetched"]
+        fetched = sum(self.origins.values())
         if not self.embedded_per_s or not fetched:
             return None
         expected = self.chunks * (1 + self.queued_pages / fetched) - self.embedded - self.reused
@@ -86,7 +88,7 @@ class Status:
         """Return the state in one line: what the plain display prints and the live one draws."""
         pages = self.pages
         parts = [
-            f"pages {pages['fetched']} fetched, {pages['failed']} failed, {self.queued_pages} queued",
+            f"pages {pages['fetched'] + pages['stale']} read, {pages['failed']} failed, {self.queued_pages} queued",
             f"chunks {self.embedded + self.reused}/{self.chunks} ({self.reused} reused), {self.embedded_per_s:.0f}/s",
         ]
         if self.shards:

@@ -1,35 +1,40 @@
-"""The Ray side of the units of work: three tasks and an actor, a few lines each; receipts come back, never data."""
+"""The Ray side of the units of work: tasks and two actors, a few lines each; receipts come back, never data.
 
+Bodies travel once, from the fetcher that owns the host to the task that reads them, through Ray's object store.
+"""
+
+import asyncio
 import functools
 import platform
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
 
+from raydex.build.fetching import UnitFetcher
 from raydex.build.gate import run_gate
-from raydex.build.units import (
-    BuildContext,
-    CrawlReceipt,
-    CrawlUnit,
-    EmbedReceipt,
-    crawl_unit,
-    embed_unit,
-    shard_unit,
-)
+from raydex.build.items import DuplicatesReceipt, drop_duplicates
+from raydex.build.loading import Loaded, load_pages
+from raydex.build.reading import read_unit
+from raydex.build.rows import embed_unit, missing_vectors, shard_unit
+from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
 from raydex.checkpoint import VectorStore
-from raydex.config import CrawlConfig
-from raydex.crawl import Fetcher, RobotsRules, fetch_robots
+from raydex.crawl import Credentials, Discovery, Fetcher, RobotsRules, SeedAddresses, discover
 from raydex.embed import Embedder, TextTokenizer, load_embedder, load_tokenizer
 from raydex.errors import EmbedError
 from raydex.records import Shard
+from raydex.render import Renderer
 
 WORKER_DEATHS = 3
 """A unit is tried again this often when its process dies; its result does not depend on the try."""
 
+READER_DEATHS = 1
+"""A unit of pages: once more at once, then page by page (pipeline.py), to find the one that kills its reader."""
 
-TASK_SLOTS = 0.25
-"""Processors a task asks Ray for. Crawl tasks mostly wait for the site; and on one processor, half of which belongs to
-the embedder, everything must still find room."""
+FETCHER_SLOTS = 0.25
+"""Processors a fetcher asks Ray for: it mostly waits for sites."""
 
 
 @functools.cache
@@ -37,20 +42,81 @@ def _tokenizer(model: str) -> TextTokenizer:
     return load_tokenizer(model)
 
 
-@ray.remote(num_cpus=TASK_SLOTS, max_retries=WORKER_DEATHS)
-def robots_task(config: CrawlConfig, host: str) -> RobotsRules:
-    with Fetcher(config) as fetcher:
-        return fetch_robots(fetcher, host)
+@ray.remote(max_retries=READER_DEATHS)
+def read_task(context: BuildContext, unit: FetchUnit, fetched: Sequence[Fetched]) -> CrawlReceipt:
+    return read_unit(context, unit, fetched, _tokenizer(context.config.embed.model))
 
 
-@ray.remote(num_cpus=TASK_SLOTS, max_retries=WORKER_DEATHS)
-def crawl_task(context: BuildContext, unit: CrawlUnit) -> CrawlReceipt:
-    return crawl_unit(context, unit, _tokenizer(context.config.embed.model))
+@ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
+def load_task(context: BuildContext, source_name: str) -> Loaded:
+    return load_pages(context, source_name)
 
 
-@ray.remote(num_cpus=TASK_SLOTS, max_retries=WORKER_DEATHS)
-def shard_task(context: BuildContext, number: int, shards: int, unit_ids: tuple[str, ...]) -> Shard:
+@ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
+def duplicates_task(context: BuildContext, unit_ids: Sequence[str]) -> DuplicatesReceipt:
+    return drop_duplicates(context, unit_ids)
+
+
+@ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
+def plan_task(context: BuildContext, unit_ids: Sequence[str]) -> EmbedReceipt:
+    return missing_vectors(context, unit_ids, VectorStore(context.vectors_dir, context.embedder.dim))
+
+
+@ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
+def shard_task(context: BuildContext, number: int, shards: int, unit_ids: Sequence[str]) -> Shard:
     return shard_unit(context, number, shards, unit_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a fetcher may use and reach: secrets by source, and the addresses of the seeds."""
+
+    credentials: Mapping[str, Credentials]
+    seed_addresses: SeedAddresses
+
+
+class FetchWorker:
+    """Owns hosts: every request to them goes through this process and its one event loop."""
+
+    def __init__(self, context: BuildContext, access: Access) -> None:
+        self._context, self._access = context, access
+        self._closing = AsyncExitStack()
+        self._fetcher: Fetcher | None = None
+        self._renderer: Renderer | None = None
+        self._starting = asyncio.Lock()
+
+    async def fetch(self, unit: FetchUnit) -> tuple[Fetched, ...]:
+        renderer = await self._browser() if unit.renders else None
+        return await UnitFetcher(self._context, await self._network(), renderer).fetch(unit)
+
+    async def robots(self, origin: str) -> RobotsRules:
+        return await (await self._network()).robots(origin)
+
+    async def discover(self, source_name: str) -> Discovery:
+        return await discover(await self._network(), self._context.source(source_name), self._context.config.crawl)
+
+    async def pace(self) -> dict[str, Any]:
+        return {origin: asdict(stats) for origin, stats in (await self._network()).stats().items()}
+
+    async def _network(self) -> Fetcher:
+        if self._fetcher is None:  # made here, inside the event loop
+            self._fetcher = Fetcher(
+                self._context.config.crawl,
+                credentials=self._access.credentials,
+                seed_addresses=self._access.seed_addresses,
+            )
+            await self._closing.enter_async_context(self._fetcher)
+        return self._fetcher
+
+    async def _browser(self) -> Renderer:
+        async with self._starting:  # one browser, whoever asks first
+            if self._renderer is None:
+                crawl = self._context.config.crawl
+                renderer = Renderer(
+                    (await self._network()).resource, timeout_s=crawl.timeout_s, max_body_bytes=crawl.max_body_bytes
+                )
+                self._renderer = await self._closing.enter_async_context(renderer)
+        return self._renderer
 
 
 class EmbedWorker:
@@ -58,8 +124,7 @@ class EmbedWorker:
 
     def __init__(self, context: BuildContext, threads: int) -> None:
         self._context, self._threads = context, threads
-        folder = context.index_dir / "vectors" / context.embedder.fingerprint[:16]
-        self._store = VectorStore(folder, context.embedder.dim)
+        self._store = VectorStore(context.vectors_dir, context.embedder.dim)
 
     def embed(self, unit_id: str) -> EmbedReceipt:
         return embed_unit(self._context, unit_id, self._embedder, self._store)
@@ -83,3 +148,4 @@ class EmbedWorker:
 
 
 EmbedActor: Any = ray.remote(max_restarts=WORKER_DEATHS, max_task_retries=WORKER_DEATHS)(EmbedWorker)
+FetchActor: Any = ray.remote(max_restarts=WORKER_DEATHS, max_task_retries=WORKER_DEATHS)(FetchWorker)

@@ -2,18 +2,39 @@
 
     [Source, …] → Frontier ⇄ Fetcher → Page, Redirect, NotModified or FetchError
 
-1. `Frontier.take_level()` gives the visits that nobody has made yet: the seeds first.
-2. `Fetcher.fetch()` makes one visit. It follows no redirect and cuts off what is too slow or too large.
-3. What the pages of a level link to goes back through `add_links`, what they redirect to through `add_redirect`.
-4. The frontier drops what is known, out of scope, no page, too far, or denied by robots.txt, and counts what it drops.
-5. The rest is the next level, in an order that depends on the pages alone, never on timing; [] is the end.
+1. `discover()` asks a site for its sitemaps and llms.txt; what they list enters the frontier through `add_listed`.
+2. `Frontier.take()` gives the visits that nobody has made yet: the seeds first.
+3. `Fetcher.fetch()` makes one visit. It follows no redirect and cuts off what is too slow or too large.
+4. What pages link to goes back through `add_links`, what they redirect to through `add_redirect`: in the order in which
+   the visits were given, however they ended. So the order of all visits depends on the pages alone, never on timing.
+5. The frontier drops what is known, out of scope, no page, too far, a trap, or denied by robots.txt, and counts it.
 
-with Fetcher(CrawlConfig()) as fetcher:
-    page = fetcher.fetch(source, "https://docs.example.org/")
+async with Fetcher(CrawlConfig(), seed_addresses=seed_addresses(sources)) as fetcher:
+    page = await fetcher.fetch(source, "https://docs.example.org/")
 """
 
-from raydex.crawl.fetch import Fetcher, NotModified, Redirect
+from raydex.crawl.answers import Redirect
+from raydex.crawl.credentials import Credentials, credentials_of
+from raydex.crawl.discover import Discovery, discover
+from raydex.crawl.fetch import Fetcher, NotModified
+from raydex.crawl.folder import list_folder, read_folder_page
 from raydex.crawl.frontier import Frontier, Visit
-from raydex.crawl.robots import RobotsRules, fetch_robots
+from raydex.crawl.guard import SeedAddresses, seed_addresses
+from raydex.crawl.robots import RobotsRules
 
-__all__ = ["Fetcher", "Frontier", "NotModified", "Redirect", "RobotsRules", "Visit", "fetch_robots"]
+__all__ = [
+    "Credentials",
+    "Discovery",
+    "Fetcher",
+    "Frontier",
+    "NotModified",
+    "Redirect",
+    "RobotsRules",
+    "SeedAddresses",
+    "Visit",
+    "credentials_of",
+    "discover",
+    "list_folder",
+    "read_folder_page",
+    "seed_addresses",
+]

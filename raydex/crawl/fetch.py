@@ -1,43 +1,46 @@
-"""Make one request and say what came of it: a page, a redirect, "not modified", or a named failure.
+"""Make requests and say what came of each: a page, a redirect, "not modified", or a named failure.
 
-Source, canonical URL → Page | Redirect | NotModified, or FetchError
+    Source, canonical URL → Page | Redirect | NotModified, or FetchError
+
+One Fetcher owns its hosts: every request to them goes through it, at the pace that they bear (pacing.py).
 """
 
+import asyncio
 import hashlib
+import ssl
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
-from urllib.parse import urljoin
 
+import httpcore
 import httpx
 
 from raydex.config import CrawlConfig
-from raydex.crawl.network import TimedNetwork, Transport, named_failures
-from raydex.errors import FetchError, TooLarge
+from raydex.crawl.answers import REDIRECT_STATUSES, Redirect, redirect_of, refusal_of, whole_body
+from raydex.crawl.credentials import Credentials
+from raydex.crawl.guard import Guard, Resolve, SeedAddresses, resolve
+from raydex.crawl.network import Connections, GuardedNetwork, named_failures
+from raydex.crawl.pacing import Pace, PaceStats, Wait
+from raydex.crawl.robots import RobotsRules, read_robots
+from raydex.crawl.unpack import ACCEPTED
+from raydex.errors import FetchError
 from raydex.records import Page, Source, stable_id
-from utils.retry import call_with_retries
-from utils.urls import canonical_url, public_url
+from utils.retry import backoff_s
+from utils.urls import canonical_url, origin_of, public_url
 
 T = TypeVar("T")
 
 MAX_RETRY_AFTER_S = 30.0  # a server that asks for an hour must not hold a build for one
+MAX_RESOURCE_REDIRECTS = 5
+BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
 PAGE_STATUSES = frozenset({200, 203})
-REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
-ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
-"""One at most: a body packed twice grows a millionfold (packed once, a 64 KiB read makes 66 MB at worst)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """The server names another address. target: canonical; location: as the server spells it, made absolute."""
-
-    target: str
-    location: str
+PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "text/markdown", "text/x-markdown", "text/plain"})
+ACCEPT = "text/html, application/xhtml+xml, text/markdown;q=0.9, text/plain;q=0.8"
+PASSING = ("timeout", "connection", "http_429", "http_5")
+"""Reasons of failures that may be over when the page is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,77 +48,149 @@ class NotModified:
     """The page is still the one whose etag or last_modified was given."""
 
 
-class Fetcher(AbstractContextManager["Fetcher"]):
-    """Makes requests one after the other over kept connections; for one thread.
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a page needs to be rendered: a script, a style sheet, data."""
 
-    delay_s: seconds to wait before each request, when more than the config says (robots.txt's Crawl-delay).
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Fetcher(AbstractAsyncContextManager["Fetcher"]):
+    """Makes all requests to its hosts, over kept connections; for one event loop.
+
+    seed_addresses: where the seeds' hosts may be found (guard.seed_addresses); any other host must have public
+    addresses. credentials: by name of the source.
     """
 
     def __init__(
-        self, config: CrawlConfig, *, delay_s: float = 0.0, wait: Callable[[float], None] = time.sleep
+        self,
+        config: CrawlConfig,
+        *,
+        seed_addresses: SeedAddresses,
+        credentials: Mapping[str, Credentials] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        resolve: Resolve = resolve,
+        wait: Wait = asyncio.sleep,
     ) -> None:
-        self._config, self._wait = config, wait
-        self._delay_s = max(config.delay_s, delay_s)
-        self._network = TimedNetwork()
-        self._client = httpx.Client(
-            transport=Transport(self._network),
-            trust_env=False,  # a proxy or a netrc of the machine must not change what is fetched
-            timeout=None,  # TimedNetwork bounds the request as a whole
-            headers={
-                b"User-Agent": config.user_agent.encode(),
-                b"Accept": b"text/html, application/xhtml+xml",
-                b"Accept-Encoding": b"gzip, deflate",
-            },
-        )
+        self._config, self._wait, self._credentials = config, wait, credentials or {}
+        self.user_agent = f"{config.user_agent} (+{config.contact})" if config.contact else config.user_agent
+        self._headers = {"User-Agent": self.user_agent, "Accept": ACCEPT, "Accept-Encoding": ACCEPTED}
+        self._network = GuardedNetwork(Guard(seed_addresses, resolve), httpcore.AnyIOBackend())
+        self._ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
+        self._connections: dict[str, Connections] = {}
+        self._paces: dict[str, Pace] = {}
+        self._robots: dict[str, asyncio.Future[RobotsRules]] = {}
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._client.close()
+    async def __aexit__(self, *exc_info: object) -> None:
+        for connections in self._connections.values():
+            await connections.aclose()
 
-    @property
-    def user_agent(self) -> str:
-        return self._config.user_agent
-
-    def fetch(
+    async def fetch(
         self, source: Source, url: str, *, etag: str = "", last_modified: str = ""
     ) -> Page | Redirect | NotModified:
         """Make one visit to a canonical URL. etag, last_modified: of the copy at hand.
 
         Raises FetchError: timeout, connection, tls, protocol, http_<status>, too_large, not_html, bad_encoding,
-        bad_redirect. Timeouts, lost connections, 429 and 5xx have been tried `config.attempts` times by then.
+        bad_redirect, forbidden_address. Timeouts, lost connections, 429 and 5xx have been tried `config.attempts` times
+        by then, or for `config.retry_deadline_s`.
         """
         conditions = {"If-None-Match": etag, "If-Modified-Since": last_modified}
         headers = {name: value for name, value in conditions.items() if value}
 
-        def read(response: httpx.Response) -> Page | Redirect | NotModified:
-            return self._visited(source, url, response)
+        async def read(response: httpx.Response) -> Page | Redirect | NotModified:
+            return await self._visited(source, url, response)
 
-        visited = self.get(url, read, headers=headers)
+        visited = await self.get(url, read, headers=headers, source=source)
         if isinstance(visited, Redirect) and visited.target == url != visited.location:
-            return self.get(visited.location, read, headers=headers)  # `/` → `/index.html`: two spellings of one URL
+            return await self.get(visited.location, read, headers=headers, source=source)  # `/` → `/index.html`
         return visited
 
-    def get(self, url: str, read: Callable[[httpx.Response], T], *, headers: Mapping[str, str] | None = None) -> T:
-        """Return read(response), called before the body has arrived; what fails in passing is tried again."""
+    async def robots(self, origin: str) -> RobotsRules:
+        """Return the rules of an origin, asked for once; its Crawl-delay holds for all requests from then on."""
+        if origin not in self._robots:
+            self._robots[origin] = asyncio.ensure_future(read_robots(self.get, origin, self.user_agent))
+        rules = await self._robots[origin]
+        self._pace(origin).slow_down(rules.delay_s)
+        return rules
 
-        def attempt() -> T:
-            self._wait(self._delay_s)
-            self._client.cookies.clear()  # every page as a stranger sees it, whatever was fetched before
-            self._network.start(self._config.timeout_s)
-            with named_failures(url, self._network), self._client.stream("GET", url, headers=headers) as response:
-                _check_encoding(url, response)
-                return read(response)
+    async def resource(self, url: str) -> Resource:
+        """Return what a page that is being rendered asks for; redirects are followed. Raises FetchError."""
 
-        return call_with_retries(
-            attempt,
-            attempts=self._config.attempts,
-            should_retry=_may_pass,
-            least_wait_s=lambda error: error.retry_after_s if isinstance(error, FetchError) else 0.0,
-            wait=self._wait,
-        )
+        async def read(response: httpx.Response) -> Resource | Redirect:
+            if response.status_code in REDIRECT_STATUSES:
+                return redirect_of(url, response)
+            body = await whole_body(url, response, limit=self._config.max_body_bytes)
+            headers = {str(name): str(value) for name, value in response.headers.items()}
+            return Resource(response.status_code, headers.get("content-type", ""), body, headers)
 
-    def _visited(self, source: Source, url: str, response: httpx.Response) -> Page | Redirect | NotModified:
+        for _ in range(1 + MAX_RESOURCE_REDIRECTS):
+            found = await self.get(url, read, headers={"Accept": "*/*"})
+            if isinstance(found, Resource):
+                return found
+            url = found.location
+        raise FetchError(url, "redirect_limit", f"more than {MAX_RESOURCE_REDIRECTS}")
+
+    def stats(self) -> dict[str, PaceStats]:
+        """Return origin → how its requests went."""
+        return {origin: pace.stats() for origin, pace in self._paces.items()}
+
+    async def get(
+        self,
+        url: str,
+        read: Callable[[httpx.Response], Awaitable[T]],
+        *,
+        headers: Mapping[str, str] | None = None,
+        source: Source | None = None,
+    ) -> T:
+        """Return await read(response), called before the body has arrived; what fails in passing is tried again.
+
+        source: whose credentials to send, where they belong.
+        """
+        pace = self._pace(origin_of(canonical_url(url)))
+        secret = self._credentials.get(source.name) if source else None
+        sent = {**self._headers, **(headers or {}), **(secret.headers_for(canonical_url(url)) if secret else {})}
+        given_up_at = time.monotonic() + self._config.retry_deadline_s
+        for attempt in range(self._config.attempts):
+            try:
+                return await self._attempt(pace, url, sent, read)
+            except FetchError as error:
+                if not error.reason.startswith(PASSING):
+                    raise
+                asked_s = min(error.retry_after_s, MAX_RETRY_AFTER_S)
+                if asked_s:
+                    pace.pause(asked_s)
+                waiting_s = max(asked_s, backoff_s(attempt, base_s=BACKOFF_S, cap_s=MAX_BACKOFF_S))
+                is_too_late = time.monotonic() + max(waiting_s, error.retry_after_s) > given_up_at
+                if is_too_late or attempt + 1 == self._config.attempts:
+                    raise
+                await self._wait(waiting_s)
+        raise AssertionError("attempts is at least 1")
+
+    async def _attempt(
+        self, pace: Pace, url: str, headers: Mapping[str, str], read: Callable[[httpx.Response], Awaitable[T]]
+    ) -> T:
+        async with pace.turn():
+            started = time.monotonic()
+            try:
+                with named_failures(url):
+                    request = httpx.Request("GET", url, headers=headers)
+                    async with (
+                        asyncio.timeout(self._config.timeout_s),
+                        self._connected(url).answer(request) as response,
+                    ):
+                        result = await read(response)
+            except FetchError as error:
+                latency_s = time.monotonic() - started
+                (pace.troubled if error.reason.startswith(PASSING) else pace.answered)(latency_s)
+                raise
+            pace.answered(time.monotonic() - started)
+            return result
+
+    async def _visited(self, source: Source, url: str, response: httpx.Response) -> Page | Redirect | NotModified:
         if response.status_code == httpx.codes.NOT_MODIFIED:
-            response.read()  # nothing, but it frees the connection for the next request
             return NotModified()
         if response.status_code in REDIRECT_STATUSES:
             return redirect_of(url, response)
@@ -124,7 +199,7 @@ class Fetcher(AbstractContextManager["Fetcher"]):
         content_type = response.headers.get("Content-Type", "")
         if content_type.partition(";")[0].strip().lower() not in PAGE_TYPES:
             raise FetchError(url, "not_html", content_type or "no Content-Type")
-        body = self._whole_body(url, response)
+        body = await whole_body(url, response, limit=self._config.max_body_bytes)
         public = public_url(source, url)
         return Page(
             page_id=stable_id(public),
@@ -138,71 +213,22 @@ class Fetcher(AbstractContextManager["Fetcher"]):
             body_sha256=hashlib.sha256(body).hexdigest(),
             etag=_validator(response, "ETag"),
             last_modified=_validator(response, "Last-Modified"),
+            robots="\n".join(response.headers.get_list("X-Robots-Tag")),
         )
 
-    def _whole_body(self, url: str, response: httpx.Response) -> bytes:
-        limit = self._config.max_body_bytes
-        announced = response.headers.get("Content-Length", "")
-        if announced and int(announced) > limit:
-            raise TooLarge(url, limit)
-        body = body_of(response, at_least=limit + 1)
-        if len(body) > limit:
-            raise TooLarge(url, limit)
-        return body
+    def _pace(self, origin: str) -> Pace:
+        if origin not in self._paces:
+            self._paces[origin] = Pace(self._config.per_host, self._config.delay_s, wait=self._wait)
+        return self._paces[origin]
 
-
-def _may_pass(error: Exception) -> bool:
-    passing = ("timeout", "connection", "http_429", "http_5")
-    return isinstance(error, FetchError) and error.reason.startswith(passing)
-
-
-def _check_encoding(url: str, response: httpx.Response) -> None:
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in ENCODINGS:
-        raise FetchError(url, "bad_encoding", f"Content-Encoding: {encoding}")
-
-
-def refusal_of(url: str, response: httpx.Response) -> FetchError:
-    return FetchError(
-        url,
-        f"http_{response.status_code}",
-        httpx.codes.get_reason_phrase(response.status_code),
-        _retry_after_s(response.headers.get("Retry-After", ""), now=datetime.now(UTC)),
-    )
-
-
-def _retry_after_s(value: str, *, now: datetime) -> float:
-    """Return the seconds of a Retry-After header, a number or an HTTP date; at most MAX_RETRY_AFTER_S, at least 0."""
-    if value.isdecimal():
-        return min(float(value), MAX_RETRY_AFTER_S)
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    if when.tzinfo is None:  # `-0000`: UTC, source unknown
-        when = when.replace(tzinfo=UTC)
-    return min(max((when - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
-
-
-def redirect_of(url: str, response: httpx.Response) -> Redirect:
-    given = response.headers.get("Location", "")
-    target = canonical_url(given, base=url) if given else ""
-    if not target:
-        raise FetchError(url, "bad_redirect", f"HTTP {response.status_code} to {given!r}")
-    return Redirect(target=target, location=urljoin(url, given))
+    def _connected(self, url: str) -> Connections:
+        origin = origin_of(canonical_url(url))
+        if origin not in self._connections:
+            self._connections[origin] = Connections(self._ssl_context, self._network, self._config.per_host)
+        return self._connections[origin]
 
 
 def _validator(response: httpx.Response, name: str) -> str:
     """Return an ETag or Last-Modified that can be sent back: header values of a request are ASCII."""
     value: str = response.headers.get(name, "")
     return value if value.isascii() else ""
-
-
-def body_of(response: httpx.Response, *, at_least: int) -> bytes:
-    """Return the decoded body, all of it or this many bytes and the rest of one read."""
-    body = bytearray()
-    for block in response.iter_bytes():
-        body += block
-        if len(body) >= at_least:
-            break
-    return bytes(body)

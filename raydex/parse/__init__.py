@@ -8,6 +8,6 @@
 4. `reader` walks the main content and cuts it into sections.
 """
 
-from raydex.parse.reader import Document, parse_page
+from raydex.parse.page import Document, parse_page
 
 __all__ = ["Document", "parse_page"]

@@ -1,214 +1,49 @@
-"""Read a page as a document: its main content, cut at every heading and symbol that has an address.
+"""Read the main content of a page into an outline of sections.
 
-    Page → Document(title, sections, links, dropped_words, total_words)    pure, no I/O
+    Tree → Reader.read() → [Draft, …]    pure, no I/O
 
-Navigation is known by its elements, roles, names and density of links, not by site. Code blocks stay verbatim between
-``` lines. The walk keeps its own stack, so nesting has no limit and the cost is linear in the page.
+One pass over the tokens, no recursion: nesting has no limit and the cost is linear in the page.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from urllib.parse import quote, unquote, urljoin
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from raydex.parse.blocks import (
+    formula_of,
+    inner_anchor,
+    is_layout_table,
+    is_line_numbers,
+    is_ornament,
+    language_of,
+    line_of,
+    permalink_of,
+    target_before,
+    text_of,
+)
+from raydex.parse.content import GROUPS, SECTIONING, Surroundings
+from raydex.parse.outline import BLOCK_LEVEL, Draft, Outline
+from raydex.parse.symbols import IDENTIFIER, Symbol, first_flag, of_block, of_entry, of_heading
+from raydex.parse.tree import HEADINGS, Tree
+from utils.html_text import BLOCKS
 
-from raydex.errors import ParseError
-from raydex.records import Page, Section
-from utils.html_text import Attributes, TextReducer, decode_html, is_boilerplate, is_hidden, is_html
-
-HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
-GROUPS = frozenset({"div", "p", "ul", "ol", "dl", "table", "aside", "footer"})
-"""Blocks that are dropped as a whole when they turn out to be lists of links."""
-SECTIONING = frozenset({"article", "section", "blockquote"})
 WRAPPERS = frozenset({"section", "div", "article", "header", "hgroup"})
-
-NAVIGATION_LINKS = 10
-NAVIGATION_SHARE = 0.9  # of the characters that are not white space
-ASIDE_LINKS = 2  # an aside or footer needs no more links than "previous, next" to be navigation
-MAX_HEADINGS = 16  # of a path; without a bound, symbols nested n deep would cost n² headings
+WRAPPER_LEVELS = 4  # DocBook puts three blocks between a section and its title
 PERMALINK_WINDOW = 6  # children; pdoc puts the permalink after an optional input and the signature
+MAX_SAMPLES, MAX_SAMPLE_CHARS, MIN_SAMPLE_WORDS = 3, 200, 3
+BOX_TITLE_LETTERS = 120
 
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
-_LANGUAGE = re.compile(r"(?:language|lang|highlight-source|highlight|brush)[-:]([A-Za-z][\w+#.-]*)")
-_NO_LANGUAGE = frozenset({"default", "none", "plain", "plaintext", "text", "source"})
 _FENCE = re.compile(r"^`{3,}", re.MULTILINE)
-_SITE_SUFFIX = re.compile(r"\s*(?:[—–|·•»:-]\s|documentation$)", re.IGNORECASE)
-_SEPARATORS = " \t\r\n|·•,;:/()[]-–—«»<>"  # between links they are neither text nor link
-_UNREAD = "script, style, template, noscript, svg, iframe"
-_FRAGMENT_SAFE = "!$&'()*+,;=:@/?~"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
-    """What a page says. links: absolute, in page order, with fragments; words are counted between white space.
-
-    canonical: the address that the page calls its own, absolute, "" when it names none. dropped_words: boilerplate,
-    hidden_words among them; dropped_samples: up to three passages of it.
-    """
-
-    title: str
-    sections: tuple[Section, ...]
-    links: tuple[str, ...]
-    description: str = ""
-    version: str = ""
-    language: str = ""
-    breadcrumbs: tuple[str, ...] = ()
-    updated: str = ""  # ISO 8601
-    canonical: str = ""
-    dropped_words: int = 0
-    hidden_words: int = 0
-    total_words: int = 0
-    dropped_samples: tuple[str, ...] = ()
-
-
-def parse_page(page: Page) -> Document:
-    """Return the sections and links of a page.
-
-    A section's id is its URL; one without an anchor of its own takes the URL of the anchor above it, and ids that would
-    repeat get "~2", "~3" … in page order. Raises ParseError: not_html, empty, or navigation_only when all the text is
-    lists of links; its `links` are those of the page, so that a crawl can go on through an index.
-    """
-    html = decode_html(page.body, page.content_type)
-    if not is_html(html, page.content_type):
-        raise ParseError(page.url, "not_html", page.content_type or "no content type")
-    tree = LexborHTMLParser(html)
-    body = tree.body
-    if body is None:
-        raise ParseError(page.url, "empty", "a frameset has no text")
-    main = _main_content(body)
-    heading = main.css_first("h1")
-    title = _title(tree, heading or main.css_first("h2"), page.url)
-    links = _links(tree, page)
-    sections, reader = _read(page, main, body, title=title, heading=heading)
-    if not sections:
-        raise ParseError(page.url, "navigation_only" if reader.has_dropped_navigation else "empty", links=links)
-    kept_words = reader.page.words
-    unread_words = sum(len(node.text(separator=" ").split()) for node in body.css(_UNREAD))
-    total_words = max(kept_words, len(body.text(separator=" ").split()) - unread_words)
-    return Document(
-        title=title,
-        sections=sections,
-        links=links,
-        dropped_words=total_words - kept_words,
-        total_words=total_words,
-    )
-
-
-def _main_content(body: LexborNode) -> LexborNode:
-    marked = body.css_first("main") or body.css_first("[role=main]")
-    articles = body.css("article") if marked is None else []
-    return marked or (articles[0] if len(articles) == 1 else body)
-
-
-def _title(tree: LexborHTMLParser, heading: LexborNode | None, url: str) -> str:
-    element = tree.css_first("head > title")
-    title = " ".join(element.text().split()) if element else ""
-    name = _line_of(heading) if heading else ""
-    if name and title.lower().startswith(name.lower()) and _SITE_SUFFIX.match(title, len(name)):
-        return name
-    return title or name or url
-
-
-def _links(tree: LexborHTMLParser, page: Page) -> tuple[str, ...]:
-    base = tree.css_first("base[href]")
-    base_url = _absolute(base.attributes.get("href") or "", page.crawl_url) if base else page.crawl_url
-    anchors = (node.attributes for node in tree.css("a[href], area[href]"))  # of SVG too, where href is xlink:href
-    hrefs = dict.fromkeys(a.get("href") for a in anchors if "nofollow" not in (a.get("rel") or "").lower().split())
-    links = dict.fromkeys(_absolute(href, base_url) for href in hrefs if href)
-    return tuple(link for link in links if link.startswith(("http://", "https://")))
-
-
-def _absolute(href: str, base_url: str) -> str:
-    try:
-        return urljoin(base_url, href.strip())
-    except ValueError:  # a host that cannot be, as in http://[x/
-        return ""
-
-
-def _read(
-    page: Page, main: LexborNode, body: LexborNode, *, title: str, heading: LexborNode | None
-) -> tuple[tuple[Section, ...], "_Reader"]:
-    """Read the main content, or the whole page when all of that looked like boilerplate and was no list of links."""
-    reader = _Reader(main, title=title, heading=heading, is_lenient=False)
-    sections = _sections(page, title, reader.read())
-    if sections or reader.has_dropped_navigation:
-        return sections, reader
-    reader = _Reader(body, title=title, heading=heading, is_lenient=True)
-    sections = _sections(page, title, reader.read())
-    if reader.page.link_share >= NAVIGATION_SHARE:
-        reader.has_dropped_navigation, sections = True, ()
-    return sections, reader
-
-
-def _sections(page: Page, title: str, drafts: list["_Draft"]) -> tuple[Section, ...]:
-    sections: list[Section] = []
-    repeats: dict[str, int] = {}
-    url = page.url
-    for draft in drafts:
-        if draft.anchor:
-            url = f"{page.url}#{draft.anchor}"
-        if text := draft.reducer.text():
-            sections.append(
-                Section(
-                    section_id=_unrepeated(url, repeats),
-                    page_id=page.page_id,
-                    url=url,
-                    title=title,
-                    headings=draft.headings or (title,),
-                    text=text,
-                    position=len(sections),
-                )
-            )
-    return tuple(sections)
-
-
-def _unrepeated(url: str, repeats: dict[str, int]) -> str:
-    candidate = url
-    while candidate in repeats:
-        repeats[url] += 1
-        candidate = f"{url}~{repeats[url]}"
-    repeats[candidate] = 1
-    return candidate
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A section while it is read. level: of its heading; 0 for the page and for symbols, which no heading ends."""
-
-    level: int
-    anchor: str
-    headings: tuple[str, ...]
-    reducer: TextReducer = field(default_factory=TextReducer)
-
-
-@dataclass(slots=True)
-class _Group:
-    """A block that may turn out to be navigation: what was read since it began, in words and characters."""
-
-    tag: str
-    mark: int | None
-    drafts: int
-    words: int = 0
-    chars: int = 0
-    link_chars: int = 0
-    links: int = 0
-
-    @property
-    def link_share(self) -> float:
-        return self.link_chars / self.chars if self.chars else 0.0
-
-    def add(self, inner: "_Group") -> None:
-        self.words += inner.words
-        self.chars += inner.chars
-        self.link_chars += inner.link_chars
-        self.links += inner.links
-
-    @property
-    def is_navigation(self) -> bool:
-        needed = ASIDE_LINKS if self.tag in {"aside", "footer"} else NAVIGATION_LINKS
-        return self.links >= needed and self.link_share >= NAVIGATION_SHARE
+_TITLE_CLASS = re.compile(r"(?:admonition|custom-block|alert|callout)\w*[-_]?(?:title|heading)", re.IGNORECASE)
+# fmt: off
+_ADMONITIONS = frozenset({
+    "admonition", "admonitionblock", "alert", "attention", "callout", "caution", "danger", "error", "hint", "important",
+    "info", "markdown-alert", "note", "seealso", "tip", "todo", "warn", "warning",
+})
+# fmt: on
+_FILE_NAME = re.compile(r"\.(?:png|gif|jpe?g|svg|webp)$", re.IGNORECASE)
+_SIGNATURE_CLASS = re.compile(r"signature|memitem|memproto|\bsig\b")
 
 
 @dataclass(slots=True)
@@ -220,290 +55,354 @@ class _Entries:
     is_defined: bool = False
 
 
-class _Outline:
-    """Where the reading stands: the open headings and symbols, outermost first, and all drafts in page order."""
+class Reader:
+    """Reads an element into an outline, leaving out what surrounds the text.
 
-    def __init__(self, title: str) -> None:
-        self.drafts = [_Draft(0, "", ())]
-        self._title = title
-        self._open = [self.drafts[0]]
+    page: symbol that the page documents. heading: the first one of the page, -1 when there is none. is_lenient: only
+    hidden text is left out.
+    """
 
-    @property
-    def depth(self) -> int:
-        return len(self._open)
-
-    @property
-    def reducer(self) -> TextReducer:
-        return self._open[-1].reducer
-
-    def open(self, level: int, text: str, anchor: str) -> None:
-        while level and self._open[-1].level >= level:
-            self._open.pop()
-        above = self._open[-1].headings[: MAX_HEADINGS - 1]
-        if not above and level != 1 and text != self._title:
-            above = (self._title,)
-        draft = _Draft(level, quote(anchor, safe=_FRAGMENT_SAFE), (*above, text))
-        self.drafts.append(draft)
-        self._open.append(draft)
-
-    def close_to(self, depth: int) -> None:
-        del self._open[depth:]
-
-
-class _Reader:
-    """Reads a subtree into an outline, leaving navigation out."""
-
-    def __init__(self, root: LexborNode, *, title: str, heading: LexborNode | None, is_lenient: bool) -> None:
-        self.page = _Group("page", None, 0)
+    def __init__(self, tree: Tree, root: int, *, title: str, page: str, heading: int, is_lenient: bool) -> None:
+        self.hidden_words = 0
+        self.dropped_words = 0
+        self.samples: list[str] = []
         self.has_dropped_navigation = False
-        self._root = root
+        self._tree = tree
+        self.root = root
         self._is_lenient = is_lenient
-        self._module = _line_of(heading) if heading else ""
-        self._outline = _Outline(title)
-        self._groups = [self.page]
+        self._page = page
+        self._outline = Outline(title)
+        self._first_heading = heading
+        self._surroundings = Surroundings(tree, root, heading)
         self._entries: list[_Entries] = []
-        self._links = 0
-        self._claimed = {root.mem_id}  # wrappers whose id belongs to a heading already
-        self._kept = _ancestors(heading) if heading else set()
-        self._consumers: dict[str, Callable[[LexborNode, Attributes], bool]] = {
-            **dict.fromkeys(HEADINGS, self._add_heading),
-            "pre": self._add_code,
-            "dt": self._add_entry,
+        self._around: list[int] = []  # open blocks
+        self._tables: list[bool] = []  # open tables; True: layout
+        self._claimed = {root}  # wrappers whose id belongs to a heading already
+        self._kept = _enclosing(tree, heading)
+        self._closers: dict[int, Callable[[], None]] = {}
+        self._handlers: dict[str, Callable[[int], bool]] = {
+            **dict.fromkeys(BLOCKS, self._block),
+            **dict.fromkeys(HEADINGS, self._heading),
+            "pre": self._pre,
+            "dt": self._term,
+            "td": self._cell,
+            "th": self._cell,
+            "table": self._table,
+            "a": self._link,
+            "br": self._break,
+            "img": self._image,
+            "math": self._math,
+            "label": self._label,
+            "span": self._span,
         }
 
-    def read(self) -> list[_Draft]:
-        _walk(self._root, self._enter, self._text)
+    def read(self) -> list[Draft]:
+        """Read the element once."""
+        names, texts, partners = self._tree.names, self._tree.texts, self._tree.partners
+        at, end = self.root, partners[self.root]
+        while at < end:
+            if name := names[at]:
+                if self._enter(at, name):
+                    at = partners[at]
+            else:
+                self._leave(at)
+            if (text := texts[at]) and at < end:
+                self._outline.reducer.data(text)
+            at += 1
         return self._outline.drafts
 
-    def _text(self, text: str) -> None:
-        self._outline.reducer.data(text)
-        self._count(text)
+    def _enter(self, at: int, name: str) -> bool:
+        """Begin an element. True: it is done with, with all it holds."""
+        role = self._tree.roles[at]
+        if role == "hidden":
+            return self._drop(at, is_hidden=True)
+        if role == "boilerplate" and not self._is_lenient and at not in self._kept:
+            return self._drop(at)
+        handler = self._handlers.get(name)
+        return handler(at) if handler else False
 
-    def _count(self, text: str) -> None:
-        if words := text.split():
-            group = self._groups[-1]
-            group.words += len(words)
-            chars = sum(map(len, words)) if text.strip(_SEPARATORS) else 0
-            group.chars += chars
-            if self._links:
-                group.link_chars += chars
+    def _leave(self, at: int) -> None:
+        begun = self._tree.partners[at]
+        if closer := self._closers.pop(at, None):
+            closer()
+        elif self._around and self._around[-1] == begun:
+            self._around.pop()
+            self._outline.reducer.end_block(self._tree.names[begun])
 
-    def _enter(self, node: LexborNode, tag: str) -> Callable[[], None] | None:
-        """Begin an element; return what ends it, or None when its content is not to be walked."""
-        attributes = node.attributes
-        if self._is_left_out(node, tag, attributes):
-            return None
-        consume = self._consumers.get(tag)
-        if consume and (is_hidden(tag, attributes) or consume(node, attributes)):
-            return None
-        reducer = self._outline.reducer
-        if not reducer.start(tag, attributes):
-            reducer.end(tag)
-            return None
-        if tag == "a" and attributes.get("href"):
-            self._links += 1
-            self._groups[-1].links += 1
-            return self._leave_link
-        if tag in {"section", "div"} and _is_symbol(node, attributes):
-            return self._open_symbol(tag, attributes["id"] or "")
-        if tag in GROUPS:
-            return self._open_group(tag)
-        if tag == "dd" and self._entries:
-            self._entries[-1].is_defined = True
-        return partial(self._leave, tag)
-
-    def _leave(self, tag: str) -> None:
-        self._outline.reducer.end(tag)
-
-    def _leave_link(self) -> None:
-        self._links -= 1
-        self._leave("a")
-
-    def _is_left_out(self, node: LexborNode, tag: str, attributes: Attributes) -> bool:
-        if self._is_lenient or node.mem_id in self._kept:
-            return False
-        return is_boilerplate(tag, attributes) or (tag in {"header", "footer"} and self._is_of_page(node))
-
-    def _is_of_page(self, banner: LexborNode) -> bool:
-        return self._root.tag == "body" and (banner.parent is None or banner.parent.tag not in SECTIONING)
-
-    def _open_group(self, tag: str) -> Callable[[], None]:
-        outline = self._outline
-        if tag == "dl":
-            self._entries.append(_Entries(outline.depth))
-        self._groups.append(_Group(tag, outline.reducer.mark(), len(outline.drafts)))
-        return self._leave_group
-
-    def _leave_group(self) -> None:
-        group, outline = self._groups.pop(), self._outline
-        if group.tag == "dl":
-            outline.close_to(self._entries.pop().depth)
-        outline.reducer.end(group.tag)
-        if group.is_navigation and group.mark is not None and group.drafts == len(outline.drafts):
-            outline.reducer.rewind(group.mark)
-            self.has_dropped_navigation = True
-        else:
-            self._groups[-1].add(group)
-
-    def _open_symbol(self, tag: str, anchor: str) -> Callable[[], None]:
-        """Begin a symbol that a block stands for, as pdoc writes them: its signature is part of its text."""
-        depth = self._outline.depth
-        is_qualified = not _IDENTIFIER.fullmatch(self._module) or anchor.startswith(f"{self._module}.")
-        self._outline.open(0, anchor if is_qualified else f"{self._module}.{anchor}", anchor)
-        return partial(self._leave_symbol, tag, depth)
-
-    def _leave_symbol(self, tag: str, depth: int) -> None:
-        self._outline.close_to(depth)
-        self._leave(tag)
-
-    def _add_heading(self, node: LexborNode, attributes: Attributes) -> bool:
-        anchor = self._claim_wrapper(node)
-        if text := _line_of(node) or " ".join(node.text().split()):  # some themes make all of it a permalink
-            anchor = attributes.get("id") or anchor or _inner_anchor(node)
-            self._outline.open(int((node.tag or "h6")[1]), text, anchor)
-            self.page.words += len(text.split())
+    def _drop(self, at: int, *, is_hidden: bool = False) -> bool:
+        words = self._tree.words_of(at)
+        self.dropped_words += words
+        if is_hidden:
+            self.hidden_words += words
+        if words >= MIN_SAMPLE_WORDS and len(self.samples) < MAX_SAMPLES:
+            self.samples.append(" ".join(" ".join(self._pieces(at)).split())[:MAX_SAMPLE_CHARS])
         return True
 
-    def _claim_wrapper(self, heading: LexborNode) -> str:
+    def _pieces(self, at: int) -> list[str]:
+        return self._tree.texts[at : self._tree.partners[at]]
+
+    def _block(self, at: int) -> bool:
+        tree, name = self._tree, self._tree.names[at]
+        if not self._is_lenient and at not in self._kept and self._is_left_out(at, name):
+            self.has_dropped_navigation = self.has_dropped_navigation or bool(tree.links_of(at)[0])
+            return self._drop(at)
+        if name == "div" and tree.raws[at + 1 : at + 2] == [' class="line"']:
+            return self._code(at)
+        raw = tree.raws[at]
+        if raw and name in {"section", "div"} and ' id="' in raw and self._is_symbol(at):
+            return self._begin_symbol(at)
+        self._begin(at, name)
+        if name == "dl":
+            self._entries.append(_Entries(self._outline.depth))
+            self._closers[tree.partners[at]] = self._end_list
+        elif name == "dd" and self._entries:
+            self._entries[-1].is_defined = True
+        elif name == "summary" and self._surroundings.covers_summary(at):
+            return self._drop(at)
+        elif ("title" in raw or name == "summary") and self._is_admonition_title(at):
+            self._closers[tree.partners[at]] = self._end_admonition_title
+        return False
+
+    def _begin(self, at: int, name: str) -> None:
+        self._outline.reducer.start_block(name)
+        if self._tree.partners[at] != at:
+            self._around.append(at)
+
+    def _is_left_out(self, at: int, name: str) -> bool:
+        if name in {"header", "footer"} and self.root == 0:
+            parents = (self._tree.names[above] for above in self._around)
+            if SECTIONING.isdisjoint(parents):
+                return True
+        return name in GROUPS and self._surroundings.covers(at)
+
+    def _end_list(self) -> None:
+        self._outline.close_to(self._entries.pop().depth)
+        self._around.pop()
+        self._outline.reducer.end_block("dl")
+
+    def _is_admonition_title(self, at: int) -> bool:
+        if _TITLE_CLASS.search(self._tree.raws[at]):
+            return True
+        boxes = (self._tree.get(above, "class").lower().split() for above in self._around[-6:] if above != at)
+        return any(not _ADMONITIONS.isdisjoint(box) for box in boxes)
+
+    def _end_admonition_title(self) -> None:
+        self._outline.reducer.lead()
+        self._outline.reducer.end_block(self._tree.names[self._around.pop()])
+
+    def _is_symbol(self, at: int) -> bool:
+        """Tell whether a block is a symbol: an identifier as id, a permalink to itself, and no heading before it."""
+        tree, anchor = self._tree, self._tree.get(at, "id")
+        if not IDENTIFIER.fullmatch(anchor):
+            return False
+        children = tree.children(at)
+        for _, child in zip(range(PERMALINK_WINDOW), children, strict=False):
+            if tree.names[child] in HEADINGS:
+                return False
+            if tree.names[child] == "a" and tree.get(child, "href") == f"#{anchor}":
+                return not any(tree.names[later] in HEADINGS for later in children)
+        return False
+
+    def _begin_symbol(self, at: int) -> bool:
+        """Begin a symbol that a block stands for: its signature is part of its text.
+
+        A block that is nothing but a signature (rustdoc) is followed by its text, another (pdoc) holds it.
+        """
+        tree, outline = self._tree, self._outline
+        anchor, depth = tree.get(at, "id"), outline.depth
+        if any(tree.names[inner] in BLOCKS for inner in tree.descendants(at)):
+            outline.open(0, anchor, of_block(anchor, self._page))
+            self._begin(at, tree.names[at])
+            self._closers[tree.partners[at]] = partial(self._end_symbol, depth)
+            return False
+        outline.open(BLOCK_LEVEL, anchor, of_block(anchor, self._page))
+        return self._add_paragraph(line_of(tree, at))
+
+    def _end_symbol(self, depth: int) -> None:
+        self._outline.close_to(depth)
+        self._outline.reducer.end_block(self._tree.names[self._around.pop()])
+
+    def _add_paragraph(self, text: str) -> bool:
+        reducer = self._outline.reducer
+        reducer.start_block("p")
+        reducer.data(text)
+        reducer.end_block("p")
+        return True
+
+    def _span(self, at: int) -> bool:
+        if ' id="' in self._tree.raws[at] and self._is_symbol(at):
+            return self._begin_symbol(at)
+        return False
+
+    def _heading(self, at: int) -> bool:
+        tree = self._tree
+        wrapper = self._claim_wrapper()
+        text = line_of(tree, at) or " ".join(tree.text(at).split())  # some themes make all of it a permalink
+        if not text:
+            return True
+        anchor = tree.get(at, "id") or wrapper or inner_anchor(tree, at) or target_before(tree, at)
+        anchor = anchor or permalink_of(tree, at)
+        level = int(tree.names[at][1])
+        if not tree.get(at, "id") and level > 2 and self._is_admonition_title(at):
+            self._add_paragraph_lead(text)
+            return True
+        symbol = self._symbol_of_heading(at, anchor, text)
+        self._outline.open(level, anchor, symbol)
+        if symbol.text != text:
+            self._add_paragraph(text)
+        return True
+
+    def _add_paragraph_lead(self, text: str) -> None:
+        reducer = self._outline.reducer
+        reducer.start_block("p")
+        reducer.data(text)
+        reducer.lead()
+        reducer.end_block("p")
+
+    def _symbol_of_heading(self, at: int, anchor: str, text: str) -> Symbol:
+        tree = self._tree
+        is_code = "code" in tree.raws[at] or any(
+            tree.names[child] == "code" and tree.letters_of(child) >= 0.9 * len(text) for child in tree.children(at)
+        )
+        below = tree.next(at)
+        has_signature = below >= 0 and _SIGNATURE_CLASS.search(tree.get(below, "class")) is not None
+        found = of_heading(anchor=anchor, text=text, page=self._page, is_code=is_code, has_signature=has_signature)
+        if not found.name and at == self._first_heading and ("." in self._page or "::" in self._page):
+            return Symbol(self._page, text)
+        return found
+
+    def _claim_wrapper(self) -> str:
         """Return the id of the block whose first heading this is; its later headings do not get it."""
-        anchor, wrapper = "", heading.parent
-        for _ in range(2):
-            if wrapper is None or wrapper.tag not in WRAPPERS or wrapper.mem_id in self._claimed:
+        anchor = ""
+        for wrapper in reversed(self._around[-WRAPPER_LEVELS:]):
+            if self._tree.names[wrapper] not in WRAPPERS or wrapper in self._claimed:
                 break
-            self._claimed.add(wrapper.mem_id)
-            anchor = anchor or wrapper.id or ""
-            wrapper = wrapper.parent
+            self._claimed.add(wrapper)
+            is_section = self._tree.names[wrapper] != "div" or "sect" in self._tree.get(wrapper, "class")
+            anchor = anchor or (self._tree.get(wrapper, "id") if is_section or wrapper == self._around[-1] else "")
         return anchor
 
-    def _add_entry(self, node: LexborNode, attributes: Attributes) -> bool:
-        """Begin the entry of a symbol or term, or add a further signature to it; False for any other `dt`."""
+    def _term(self, at: int) -> bool:
+        """Begin the entry of a symbol or term, or add a further signature to it; read any other `dt` as text."""
         if not self._entries:
-            return False
-        entry, outline = self._entries[-1], self._outline
+            return self._block(at)
+        tree, entry, outline = self._tree, self._entries[-1], self._outline
         if entry.is_defined or not entry.is_symbol:
             outline.close_to(entry.depth)
             entry.is_symbol = entry.is_defined = False
-        classes = (attributes.get("class") or "").split()
-        anchor = attributes.get("id") or ""
-        if not anchor and "sig" in classes and node.parent:  # Sphinx with :noindex: leaves the target before the list
-            anchor = _anchor_of(_empty_target_before(node.parent))
-        if not entry.is_symbol and (not anchor or "label" in classes):  # label: of a footnote
-            return False
-        if signature := _line_of(node):
-            name = signature if entry.is_symbol else _entry_name(anchor, signature, classes)
-            if not entry.is_symbol:
-                outline.open(0, name, anchor)
-            if entry.is_symbol or name != signature:
-                outline.reducer.data(signature)
-                outline.reducer.start("br", {})
-            entry.is_symbol = True
-            self.page.words += len(signature.split())
+        classes = tree.get(at, "class").split()
+        signature = line_of(tree, at) or " ".join(tree.text(at).split())
+        if not any(map(str.isalnum, signature)):
+            return True  # a bullet
+        anchor = tree.get(at, "id") or inner_anchor(tree, at)
+        if not anchor and "sig" in classes and self._around:  # Sphinx with :noindex: leaves the target before the list
+            anchor = target_before(tree, self._around[-1])
+        if not entry.is_symbol and ((not anchor and not first_flag(signature)) or "label" in classes):
+            return self._block(at)  # label: of a footnote
+        if signature:
+            outer = self._outline.symbol or self._page
+            symbol = of_entry(anchor=anchor, signature=signature, name=self._marked_name(at), outer=outer)
+            self._add_entry(entry, anchor, symbol, signature)
         return True
 
-    def _add_code(self, node: LexborNode, attributes: Attributes) -> bool:
-        code = _text_of(node)
-        if code:
+    def _marked_name(self, at: int) -> str:
+        """Return the name in a signature as Sphinx marks it."""
+        tree = self._tree
+        parts = (
+            tree.text(inner)
+            for inner in tree.descendants(at)
+            if tree.get(inner, "class").split()[:1] in (["sig-prename"], ["sig-name"])
+        )
+        return "".join(parts).replace(" ", "")
+
+    def _add_entry(self, entry: _Entries, anchor: str, symbol: Symbol, signature: str) -> None:
+        outline = self._outline
+        current = outline.current
+        if not entry.is_symbol:
+            current = outline.open(0, anchor, symbol)
+        elif anchor and symbol.name != current.symbol.name and symbol.is_api:
+            current = outline.add_beside(anchor, symbol)
+        if entry.is_symbol or symbol.text != signature:
+            current.reducer.data(signature)
+            current.reducer.line_break()
+        entry.is_symbol = True
+
+    def _pre(self, at: int) -> bool:
+        return self._code(at)
+
+    def _code(self, at: int) -> bool:
+        code = text_of(self._tree, at, has_lines=True).replace("\r\n", "\n").strip("\n").rstrip()
+        if code and not is_line_numbers(code):
             longest = max(map(len, _FENCE.findall(code)), default=2)
             fence = "`" * (longest + 1)
-            self._outline.reducer.verbatim(f"{fence}{_language(node, attributes)}\n{code}\n{fence}")
-            self._count(code)
+            language = language_of(self._tree, at, self._around)
+            self._outline.reducer.verbatim(f"{fence}{language}\n{code}\n{fence}")
+            self._outline.current.code_letters += len(code)
         return True
 
-
-def _walk(
-    root: LexborNode,
-    enter: Callable[[LexborNode, str], Callable[[], None] | None],
-    text: Callable[[str], None],
-) -> None:
-    """Visit the nodes below and including root in page order, on a stack of its own."""
-    stack: list[LexborNode | Callable[[], None]] = [root]
-    while stack:
-        item = stack.pop()
-        if not isinstance(item, LexborNode):
-            item()
-            continue
-        tag = item.tag or "-"
-        if tag == "-text":
-            text(item.text_content or "")
-        elif not tag.startswith("-") and (leave := enter(item, tag)):
-            stack.append(leave)
-            stack.extend(reversed(list(item.iter(include_text=True))))
-
-
-def _text_of(root: LexborNode) -> str:
-    """Return the text of a subtree without permalinks, line numbers and the like."""
-    reducer = TextReducer()
-
-    def enter(node: LexborNode, tag: str) -> Callable[[], None] | None:
-        attributes = node.attributes
-        if is_boilerplate(tag, attributes):
-            return None
-        if reducer.start(tag, attributes):
-            return partial(reducer.end, tag)
-        reducer.end(tag)
-        return None
-
-    _walk(root, enter, reducer.data)
-    return reducer.text()
-
-
-def _line_of(root: LexborNode) -> str:
-    return " ".join(_text_of(root).split())
-
-
-def _is_symbol(node: LexborNode, attributes: Attributes) -> bool:
-    """Tell whether a block is a symbol: an identifier as id, a permalink to itself, and no heading before it."""
-    anchor = attributes.get("id")
-    if not anchor or not _IDENTIFIER.fullmatch(anchor):
+    def _table(self, at: int) -> bool:
+        if not self._is_lenient and self._is_left_out(at, "table"):
+            self.has_dropped_navigation = True
+            return self._drop(at)
+        is_layout = is_layout_table(self._tree, at)
+        self._tables.append(is_layout)
+        name = "div" if is_layout else "table"
+        self._outline.reducer.start_block(name)
+        self._closers[self._tree.partners[at]] = partial(self._end_table, name)
         return False
-    children = node.iter()
-    for _, child in zip(range(PERMALINK_WINDOW), children, strict=False):
-        if child.tag in HEADINGS:
+
+    def _end_table(self, name: str) -> None:
+        self._tables.pop()
+        self._outline.reducer.end_block(name)
+
+    def _cell(self, at: int) -> bool:
+        if not self._tables or not self._tables[-1] or self._is_left_out(at, "td"):
+            return self._block(at)
+        if self._is_box_title(at):
+            text, anchor = line_of(self._tree, at), inner_anchor(self._tree, at)
+            name = anchor if IDENTIFIER.fullmatch(anchor) else ""
+            symbol = Symbol(of_block(anchor, self._page).name, text) if name else Symbol("", text)
+            self._outline.open(min(6, 1 + len(self._tables)), anchor, symbol)
+            return True
+        self._outline.reducer.start_block("div")
+        self._closers[self._tree.partners[at]] = partial(self._outline.reducer.end_block, "div")
+        return False
+
+    def _is_box_title(self, at: int) -> bool:
+        """Tell whether a cell is the bold title of a table that is a box, as pydoc draws them."""
+        tree = self._tree
+        if not tree.get(at, "colspan") or not 0 < tree.letters_of(at) <= BOX_TITLE_LETTERS:
             return False
-        if child.tag == "a" and child.attributes.get("href") == f"#{anchor}":
-            return not any(later.tag in HEADINGS for later in children)
-    return False
+        return "title" in tree.get(at, "class") and not tree.headings_of(at)
+
+    def _link(self, at: int) -> bool:
+        tree = self._tree
+        if is_ornament(tree, at):
+            return True
+        if tree.links_of(at)[0] and not self._is_lenient and self._surroundings.covers_link(at):
+            return self._drop(at)
+        return False
+
+    def _break(self, _: int) -> bool:
+        self._outline.reducer.line_break()
+        return False
+
+    def _image(self, at: int) -> bool:
+        alternative = self._tree.get(at, "alt")
+        if alternative and not _FILE_NAME.search(alternative):
+            self._outline.reducer.data(f" {alternative} ")
+        return False
+
+    def _math(self, at: int) -> bool:
+        self._outline.reducer.data(formula_of(self._tree, at))
+        return True
+
+    def _label(self, at: int) -> bool:
+        self._outline.reducer.line_break()
+        return False
 
 
-def _entry_name(anchor: str, signature: str, classes: list[str]) -> str:
-    """Return what a reader calls the entry: the dotted name in its id (unless mangled), else its whole signature."""
-    is_symbol = ("." in anchor or "sig" in classes) and _IDENTIFIER.fullmatch(anchor) is not None
-    return anchor if is_symbol and anchor.rpartition(".")[2] in signature else signature
-
-
-def _inner_anchor(heading: LexborNode) -> str:
-    """Return the anchor inside a heading or right before it, else the target of its permalink."""
-    target = heading.css_first("[id], a[name]") or _empty_target_before(heading)
-    permalink = heading.css_first("a[href^='#']")
-    return _anchor_of(target) or (unquote((permalink.attributes.get("href") or "")[1:]) if permalink else "")
-
-
-def _anchor_of(target: LexborNode | None) -> str:
-    return (target.id or target.attributes.get("name") or "") if target else ""
-
-
-def _empty_target_before(heading: LexborNode) -> LexborNode | None:
-    node = heading.prev
-    while node is not None and node.is_text_node and not (node.text_content or "").strip():
-        node = node.prev
-    return node if node is not None and node.tag in {"a", "span"} and not node.text(strip=True) else None
-
-
-def _language(pre: LexborNode, attributes: Attributes) -> str:
-    for node in (pre, pre.css_first("code"), pre.parent, pre.parent.parent if pre.parent else None):
-        found = _LANGUAGE.search((node.attributes.get("class") or "") if node else "")
-        if found and found[1] not in _NO_LANGUAGE:
-            return found[1]
-    return attributes.get("data-language") or attributes.get("data-lang") or ""
-
-
-def _ancestors(heading: LexborNode) -> set[int]:
+def _enclosing(tree: Tree, heading: int) -> set[int]:
     """Return what encloses the title of the page and so cannot be boilerplate; nothing when that is navigation."""
-    found: set[int] = set()
-    node = heading.parent
-    while node is not None:
-        if node.tag == "nav":
-            return set()
-        found.add(node.mem_id)
-        node = node.parent
-    return found
+    around = tree.ancestors(heading) if heading >= 0 else []
+    return set() if any(tree.names[at] == "nav" for at in around) else set(around)

@@ -1,0 +1,81 @@
+"""What is new since the live snapshot, page by page, and what a build would cost. No Ray here.
+
+the live snapshot's pages, the units' pages → PageChanges        an earlier build's report → Rate
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydex.build.rows import Dropped
+from raydex.build.units import BuildContext
+from raydex.records import Manifest
+from raydex.shard import pages_of
+
+COLUMNS = ("page_id", "url", "body_sha256")
+
+ASSUMED_TOKENS_PER_S = 2400.0
+"""Per processor, all-MiniLM-L6-v2 in fp32: 34 chunks of 140 tokens a second on two (bench/python_docs.py)."""
+
+TELLING_TOKENS = 10_000  # a build that embedded less says little about the speed of the next one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageChanges:
+    """URLs of pages in the index, against the live snapshot; a page is changed when its body is another one."""
+
+    new: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    unchanged: int = 0
+
+    def counts(self) -> dict[str, int]:
+        lists = {name: len(getattr(self, name)) for name in ("new", "changed", "deleted")}
+        return {**lists, "unchanged": self.unchanged}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Tokens that all embedders together take in a second, and where the number comes from."""
+
+    tokens_per_s: float
+    basis: str
+
+
+def page_changes(context: BuildContext, unit_ids: Sequence[str], live: Manifest | None) -> PageChanges:
+    """Compare the pages of the units, duplicates aside, with those of the live snapshot."""
+    dropped = Dropped.read(context.build_dir).ids
+    parts = (pq.read_table(context.units_dir / f"{unit_id}.pages.parquet", columns=[*COLUMNS]) for unit_id in unit_ids)
+    now = {row[0]: row[1:] for part in parts for row in _rows(part) if row[0] not in dropped}
+    shards = live.shards if live else ()
+    before = {row[0]: row[1:] for shard in shards for row in _rows(pages_of(shard, context.objects_dir, COLUMNS))}
+    both = now.keys() & before.keys()
+    return PageChanges(
+        new=tuple(sorted(now[key][0] for key in now.keys() - before.keys())),
+        changed=tuple(sorted(now[key][0] for key in both if now[key][1] != before[key][1])),
+        deleted=tuple(sorted(before[key][0] for key in before.keys() - now.keys())),
+        unchanged=sum(now[key][1] == before[key][1] for key in both),
+    )
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[str, str, str]]:
+    yield from zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
+
+
+def embedding_rate(index_dir: Path) -> Rate:
+    """Return the speed of the newest build here that embedded enough to tell, any index of the data folder counts."""
+    reports = sorted(index_dir.parent.glob("*/builds/*/report.json"), key=lambda path: path.parent.name, reverse=True)
+    for path in sorted(reports, key=lambda path: path.parts[-4] != index_dir.name):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        tokens, rate = report.get("tokens_embedded", 0), report.get("tokens_per_s", 0.0)
+        if tokens >= TELLING_TOKENS and rate:
+            return Rate(tokens_per_s=rate, basis=f"measured in build {path.parent.name} of {path.parts[-4]}")
+    processors = os.cpu_count() or 1
+    return Rate(
+        tokens_per_s=ASSUMED_TOKENS_PER_S * processors, basis=f"assumed for {processors} processors, no build yet"
+    )

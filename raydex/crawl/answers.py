@@ -1,0 +1,75 @@
+"""What a response says, apart from its body: a redirect, a refusal, how long to stay away.
+
+httpx.Response → Redirect, FetchError, bytes
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urljoin
+
+import httpx
+
+from raydex.errors import FetchError, TooLarge
+from utils.urls import canonical_url
+
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The server names another address. target: canonical; location: as the server spells it, made absolute."""
+
+    target: str
+    location: str
+
+
+def redirect_of(url: str, response: httpx.Response) -> Redirect:
+    given = response.headers.get("Location", "")
+    target = canonical_url(given, base=url) if given else ""
+    if not target:
+        raise FetchError(url, "bad_redirect", f"HTTP {response.status_code} to {given!r}")
+    return Redirect(target=target, location=urljoin(url, given))
+
+
+def refusal_of(url: str, response: httpx.Response) -> FetchError:
+    return FetchError(
+        url,
+        f"http_{response.status_code}",
+        httpx.codes.get_reason_phrase(response.status_code),
+        _retry_after_s(response.headers.get("Retry-After", ""), now=datetime.now(UTC)),
+    )
+
+
+def _retry_after_s(value: str, *, now: datetime) -> float:
+    """Return the seconds of a Retry-After header, a number or an HTTP date; at least 0."""
+    if value.isdecimal():
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    if when.tzinfo is None:  # `-0000`: UTC, source unknown
+        when = when.replace(tzinfo=UTC)
+    return max((when - now).total_seconds(), 0.0)
+
+
+async def body_of(response: httpx.Response, *, at_least: int) -> bytes:
+    """Return the unpacked body, all of it or this many bytes and the rest of one block."""
+    body = bytearray()
+    async for block in response.aiter_bytes():
+        body += block
+        if len(body) >= at_least:
+            break
+    return bytes(body)
+
+
+async def whole_body(url: str, response: httpx.Response, *, limit: int) -> bytes:
+    """Return the unpacked body; TooLarge as soon as it is announced, or found, to be longer than the limit."""
+    announced = response.headers.get("Content-Length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise TooLarge(url, limit)
+    body = await body_of(response, at_least=limit + 1)
+    if len(body) > limit:
+        raise TooLarge(url, limit)
+    return body

@@ -1,0 +1,122 @@
+"""Where a reading stands: the open headings and symbols, outermost first, and all sections begun so far.
+
+open(level, text, anchor, …), close_to(depth)  →  drafts  →  [Section, …]
+"""
+
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from raydex.parse.symbols import Symbol
+from raydex.records import Page, Section, SectionKind
+from utils.html_text import TextReducer
+
+MAX_HEADINGS = 16  # of a path; without a bound, symbols nested n deep would cost n² headings
+MAX_HEADING_CHARS = 400
+CODE_SHARE = 0.5  # of a section's letters
+BLOCK_LEVEL = 7  # of a symbol without heading whose text follows it; any heading ends it
+_FRAGMENT_SAFE = "!$&'()*+,;=:@/?~"
+
+
+@dataclass(slots=True)
+class Draft:
+    """A section while it is read. level: of its heading; 0 for the page and for symbols, which no heading ends."""
+
+    level: int
+    anchor: str
+    headings: tuple[str, ...]
+    symbol: Symbol = field(default_factory=lambda: Symbol("", ""))
+    reducer: TextReducer = field(default_factory=TextReducer)
+    code_letters: int = 0
+
+    def kind(self, text: str) -> SectionKind:
+        if self.symbol.name and self.symbol.is_api:
+            return "api"
+        return "code" if self.code_letters > CODE_SHARE * len(text) else "prose"
+
+
+class Outline:
+    def __init__(self, title: str) -> None:
+        self.drafts = [Draft(0, "", ())]
+        self._title = title
+        self._open = [self.drafts[0]]
+
+    @property
+    def depth(self) -> int:
+        return len(self._open)
+
+    @property
+    def current(self) -> Draft:
+        return self._open[-1]
+
+    @property
+    def reducer(self) -> TextReducer:
+        return self._open[-1].reducer
+
+    @property
+    def symbol(self) -> str:
+        """The innermost symbol of code that is open, if any."""
+        for draft in reversed(self._open[-MAX_HEADINGS:]):
+            if draft.symbol.name and draft.symbol.is_api:
+                return draft.symbol.name
+        return ""
+
+    def open(self, level: int, anchor: str, symbol: Symbol) -> Draft:
+        """Begin a section; a heading (level 1 to 7) ends those of its level and below that began since a symbol did."""
+        while level and self._open[-1].level >= level:
+            self._open.pop()
+        draft = self._draft(level, anchor, symbol)
+        self._open.append(draft)
+        return draft
+
+    def add_beside(self, anchor: str, symbol: Symbol) -> Draft:
+        """Begin a further section beside the current one, which stays open."""
+        current = self._open.pop()
+        draft = self._draft(0, anchor, symbol)
+        self._open.append(current)
+        return draft
+
+    def close_to(self, depth: int) -> None:
+        del self._open[depth:]
+
+    def _draft(self, level: int, anchor: str, symbol: Symbol) -> Draft:
+        above = self._open[-1].headings[: MAX_HEADINGS - 1]
+        text = symbol.text[:MAX_HEADING_CHARS]
+        if not above and level != 1 and text != self._title:
+            above = (self._title,)
+        draft = Draft(level, quote(anchor, safe=_FRAGMENT_SAFE), (*above, text), symbol)
+        self.drafts.append(draft)
+        return draft
+
+
+def finished_sections(page: Page, title: str, drafts: list[Draft]) -> tuple[Section, ...]:
+    """Return the drafts that have text; those without an anchor take the URL of the last one that had one."""
+    sections: list[Section] = []
+    repeats: dict[str, int] = {}
+    url = page.url
+    for draft in drafts:
+        if draft.anchor:
+            url = f"{page.url}#{draft.anchor}"
+        if text := draft.reducer.text():
+            sections.append(
+                Section(
+                    section_id=_unrepeated(url, repeats),
+                    page_id=page.page_id,
+                    url=url,
+                    title=title,
+                    headings=draft.headings or (title,),
+                    text=text,
+                    position=len(sections),
+                    kind=draft.kind(text),
+                    symbol=draft.symbol.name,
+                )
+            )
+    return tuple(sections)
+
+
+def _unrepeated(url: str, repeats: dict[str, int]) -> str:
+    candidate = url
+    while candidate in repeats:
+        repeats[url] += 1
+        candidate = f"{url}~{repeats[url]}"
+    repeats[candidate] = 1
+    return candidate

@@ -1,0 +1,140 @@
+"""Name the symbols of API documentation: what a heading or a term of a definition list stands for.
+
+    (anchor, text, what the page is about) → Symbol    pure
+
+Generators say it in the id (`shutil.copy`, `method.push`, `copy(Path)`, `cmdoption-v`), in the text, or in both; the
+id decides where it holds the name, since it holds the whole name.
+"""
+
+import re
+from dataclasses import dataclass
+
+IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::)[A-Za-z_$~][\w$]*)*")
+MAX_TERM_CHARS = 100
+
+_FLAG = re.compile(r"(?<![\w-])--?[A-Za-z0-9?@#][\w?.+-]*\w|(?<![\w-])-[A-Za-z0-9?@#](?!\w)")
+_MODULE_ID = re.compile(r"module-([A-Za-z_][\w.]*)")
+_CALL_ID = re.compile(r"([\w$]+|<init>|%3Cinit%3E|&lt;init&gt;)\(.*\)", re.DOTALL)
+_CALL = re.compile(r"([~\w$:.]+|operator\W{1,3})\(\)(?: ?\[\d+/\d+\])?")
+_COUNTED = re.compile(r"-\d+$")
+_DOMAINS = ("c.", "js.", "rst.", "cpp.", "py.")
+"""What Sphinx puts before the names of other languages, so that ids do not collide."""
+_KIND = r"class|interface|enum|struct|trait|record|annotation|exception|union|namespace|module|package|crate|macro"
+_KIND += r"|function|fn|constant|static|type|primitive|keyword|derive|attribute|error|category|protocol"
+_PAGE_KINDS = re.compile(rf"(?:(?:{_KIND})\s+(?:(?:type|class|interface|alias|definition|macro)\s+)?)", re.IGNORECASE)
+_REFERENCE = re.compile(r"(\S+(?:<.*>)?)\s+(?:\w+ ){0,2}Reference")
+_PYDOC_TITLE = re.compile(r"Python: (?:built-in )?(?:module|package) ([\w.]+)")
+_RUSTDOC_TITLE = re.compile(r"(\S+) in ([\w:]+) - Rust")
+_NOUNS = frozenset({"directive", "command", "function", "method", "macro", "option", "property", "variable", "event"})
+_CODE_WORD = re.compile(r"[\w$<>.:-]*(?:_|::)[\w$<>.:-]*|[\w$.:]+\(\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """name: "" when there is none. is_api: of code, not a word of a glossary. text: what stands in heading paths."""
+
+    name: str
+    text: str
+    is_api: bool = True
+
+
+def page_symbol(heading: str, title: str, package: str) -> str:
+    """Return the whole name of what the page documents, "" when it is about no symbol. package: said beside it."""
+    if match := _RUSTDOC_TITLE.fullmatch(title):
+        return f"{match[2]}::{match[1]}"
+    name = _PAGE_KINDS.sub("", heading, count=1) if _PAGE_KINDS.match(heading) else ""
+    if match := _REFERENCE.fullmatch(heading):
+        name = match[1]
+    name = name or (heading if IDENTIFIER.fullmatch(heading) else "")
+    if not name and (match := _PYDOC_TITLE.fullmatch(title)):
+        name = match[1]
+    found = IDENTIFIER.match(name)
+    if not found or " " in name.partition("<")[0].strip():
+        return ""
+    return f"{package}.{found[0]}" if package else found[0]
+
+
+def of_heading(*, anchor: str, text: str, page: str, is_code: bool, has_signature: bool) -> Symbol:
+    """page: symbol of the page. is_code: all of the text is. has_signature: a signature stands below it."""
+    if match := _MODULE_ID.fullmatch(anchor):
+        return Symbol(match[1], text)
+    if flag := first_flag(text):
+        return Symbol(flag, text)
+    plain_anchor = _COUNTED.sub("", anchor)
+    last = plain_anchor.rpartition(".")[2]
+    if "." in plain_anchor and IDENTIFIER.fullmatch(plain_anchor) and _holds_word(text, last):
+        name = f"{page}::{last}" if "::" in page else plain_anchor
+        return Symbol(name, name if is_code and text != last else text)
+    if (_CALL_ID.fullmatch(anchor) or has_signature) and (found := IDENTIFIER.fullmatch(text)):
+        return Symbol(_member(page, found[0]), text)
+    if match := _CALL.fullmatch(text):
+        return Symbol(_member(page, match[1]), text)
+    return _of_code_word(anchor, text, is_code=is_code)
+
+
+def _of_code_word(anchor: str, text: str, *, is_code: bool) -> Symbol:
+    word, _, noun = text.partition(" ")
+    if noun.lower() in _NOUNS and word.lower() == anchor.lower():
+        return Symbol(word, text)
+    name = re.split(r"[(\s=<{]", text, maxsplit=1)[0]
+    if is_code and IDENTIFIER.fullmatch(name) and name == text.removesuffix("()").partition("(")[0]:
+        return Symbol(name, text)
+    if _CODE_WORD.fullmatch(text):
+        return Symbol(text.removesuffix("()"), text)
+    return Symbol("", text)
+
+
+def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
+    """Name a term of a definition list. name: what the page marks as the name in a signature, "" when it marks none.
+
+    outer: the symbol around it, or that of the page.
+    """
+    if flag := first_flag(signature):
+        return Symbol(flag, signature)
+    last = anchor.rpartition(".")[2]
+    if IDENTIFIER.fullmatch(anchor) and last in signature and ("." in anchor or name):
+        domain = next((domain for domain in _DOMAINS if anchor.startswith(domain)), "")
+        whole = anchor.removeprefix(domain) if domain and name and anchor == f"{domain}{name}" else anchor
+        whole = whole.removeprefix("c.") if anchor.startswith("c.") and name else whole
+        return Symbol(whole, whole)
+    if name:
+        whole = name if not anchor.startswith("_CPP") else _member(outer, name)
+        return Symbol(whole, signature)
+    found = IDENTIFIER.match(signature)
+    if found and anchor and re.split(r"[-.:]", anchor)[-1] == found[0] and anchor != found[0]:
+        return Symbol(_member(outer, found[0]), _member(outer, found[0]))
+    term = signature.partition("(")[0].strip() or signature
+    is_api = bool(_CODE_WORD.fullmatch(term)) or bool(found and signature.startswith(f"{found[0]}("))
+    return Symbol(term[:MAX_TERM_CHARS], signature, is_api=is_api)
+
+
+def of_block(anchor: str, page: str) -> Symbol:
+    """Name a block that stands for a symbol by its id."""
+    plain = _COUNTED.sub("", anchor)
+    kind, _, last = plain.partition(".")
+    if "::" in page and kind.islower() and last:
+        name = f"{page}::{last.replace('.', '::')}"
+    elif page and IDENTIFIER.fullmatch(page) and plain != page and not plain.startswith(f"{page}."):
+        name = f"{page}.{plain}"
+    else:
+        name = plain
+    return Symbol(name, name)
+
+
+def first_flag(signature: str) -> str:
+    """Return the command-line option that a signature begins with, the long one of several (`-h, --help`)."""
+    if not signature.startswith("-"):
+        return ""
+    head = re.split(r"\s{2,}|[\[(]", signature[:MAX_TERM_CHARS], maxsplit=1)[0]
+    flags = _FLAG.findall(head)
+    return next((flag for flag in flags if flag.startswith("--")), flags[0] if flags else "")
+
+
+def _member(outer: str, name: str) -> str:
+    if not outer or name.startswith(outer):
+        return name
+    return f"{outer}::{name}" if "::" in outer or "::" in name else f"{outer}.{name}"
+
+
+def _holds_word(text: str, word: str) -> bool:
+    return re.search(rf"(?<![\w$]){re.escape(word)}(?![\w$])", text) is not None
