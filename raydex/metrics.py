@@ -43,8 +43,8 @@ METRICS: dict[str, Metric] = {
         _build(
             "raydex_build_pages",
             "counter",
-            "Pages the running build finished, by outcome (fetched, failed, missing, skipped). "
-            "Rising failed: the site is ill.",
+            "Pages the running build finished, by outcome (fetched, stale, failed, missing, skipped, redirected). "
+            "Rising failed or stale: the site is ill.",
             "index",
             "outcome",
         ),
