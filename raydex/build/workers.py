@@ -103,7 +103,7 @@ class FetchWorker:
             self._fetcher = Fetcher(
                 self._context.config.crawl,
                 credentials=self._access.credentials,
-                seed_addresses=self._access.seed_addresses,
+                addresses=self._access.seed_addresses,
             )
             await self._closing.enter_async_context(self._fetcher)
         return self._fetcher

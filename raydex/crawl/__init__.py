@@ -9,14 +9,14 @@
    the visits were given, however they ended. So the order of all visits depends on the pages alone, never on timing.
 5. The frontier drops what is known, out of scope, no page, too far, a trap, or denied by robots.txt, and counts it.
 
-async with Fetcher(CrawlConfig(), seed_addresses=seed_addresses(sources)) as fetcher:
+async with Fetcher(CrawlConfig(), sources) as fetcher:
     page = await fetcher.fetch(source, "https://docs.example.org/")
 """
 
-from raydex.crawl.answers import Redirect
+from raydex.crawl.answers import NotModified, Redirect
 from raydex.crawl.credentials import Credentials, credentials_of
 from raydex.crawl.discover import Discovery, discover
-from raydex.crawl.fetch import Fetcher, NotModified
+from raydex.crawl.fetch import Fetcher
 from raydex.crawl.folder import list_folder, read_folder_page
 from raydex.crawl.frontier import Frontier, Visit
 from raydex.crawl.guard import SeedAddresses, seed_addresses

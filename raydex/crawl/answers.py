@@ -1,8 +1,9 @@
-"""What a response says, apart from its body: a redirect, a refusal, how long to stay away.
+"""What an HTTP response says, apart from its body's meaning.
 
 httpx.Response → Redirect, FetchError, bytes
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,25 +25,37 @@ class Redirect:
     location: str
 
 
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """The page is still the one whose etag or last_modified was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a page that is being rendered asks for: a script, a style sheet, data."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
 def redirect_of(url: str, response: httpx.Response) -> Redirect:
     given = response.headers.get("Location", "")
     target = canonical_url(given, base=url) if given else ""
-    if not target:
+    if not target.startswith("http"):
         raise FetchError(url, "bad_redirect", f"HTTP {response.status_code} to {given!r}")
     return Redirect(target=target, location=urljoin(url, given))
 
 
 def refusal_of(url: str, response: httpx.Response) -> FetchError:
-    return FetchError(
-        url,
-        f"http_{response.status_code}",
-        httpx.codes.get_reason_phrase(response.status_code),
-        _retry_after_s(response.headers.get("Retry-After", ""), now=datetime.now(UTC)),
-    )
+    phrase = httpx.codes.get_reason_phrase(response.status_code)
+    return FetchError(url, f"http_{response.status_code}", phrase, retry_after_s(response))
 
 
-def _retry_after_s(value: str, *, now: datetime) -> float:
-    """Return the seconds of a Retry-After header, a number or an HTTP date; at least 0."""
+def retry_after_s(response: httpx.Response) -> float:
+    """Return the seconds of a Retry-After header, a number or an HTTP date; 0 without one."""
+    value = response.headers.get("Retry-After", "")
     if value.isdecimal():
         return float(value)
     try:
@@ -51,11 +64,11 @@ def _retry_after_s(value: str, *, now: datetime) -> float:
         return 0.0
     if when.tzinfo is None:  # `-0000`: UTC, source unknown
         when = when.replace(tzinfo=UTC)
-    return max((when - now).total_seconds(), 0.0)
+    return max((when - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 async def body_of(response: httpx.Response, *, at_least: int) -> bytes:
-    """Return the unpacked body, all of it or this many bytes and the rest of one block."""
+    """Return the unpacked body, all of it or this many bytes and the rest of one block (2 MiB at most)."""
     body = bytearray()
     async for block in response.aiter_bytes():
         body += block
@@ -65,7 +78,7 @@ async def body_of(response: httpx.Response, *, at_least: int) -> bytes:
 
 
 async def whole_body(url: str, response: httpx.Response, *, limit: int) -> bytes:
-    """Return the unpacked body; TooLarge as soon as it is announced, or found, to be longer than the limit."""
+    """Return the unpacked body; TooLarge as soon as it is announced, or found, to be longer than the limit (bytes)."""
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(url, limit)

@@ -1,64 +1,78 @@
-"""What lets a crawl into protected documentation: headers, basic authentication, cookies, all from the environment.
+"""What protected documentation asks for: templates of a source, filled from the environment, sent to its seeds only.
 
-    Source (templates), environment → Credentials of each source → headers, for the source's own origins alone
-
-headers = { Authorization = "Bearer ${DOCS_TOKEN}" }     in sources.toml; the file never holds the secret itself
+Source.headers, .basic_auth, .cookies ("Bearer ${DOCS_TOKEN}") + environ → Credentials
 """
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from raydex.errors import ConfigError
 from raydex.records import Source
 from utils.urls import canonical_url, origin_of
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_OF_THE_EXCHANGE = frozenset({"host", "connection", "content-length", "transfer-encoding", "upgrade"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """Headers to send to these origins (`scheme://host[:port]`) and to no other. Its repr shows no secret."""
+    """Secret request headers of a source. Neither repr nor str shows a value."""
 
     origins: frozenset[str]
-    _headers: Mapping[str, str] = field(repr=False)
+    headers: tuple[tuple[str, str], ...]
 
-    def headers_for(self, url: str) -> Mapping[str, str]:
-        """Return what to send along to a canonical URL; nothing to another host, port or scheme."""
-        return self._headers if origin_of(url) in self.origins else {}
+    def headers_for(self, origin: str) -> tuple[tuple[str, str], ...]:
+        """Return the headers, if the origin (`scheme://host[:port]`) is one of the source's seeds; else none."""
+        return self.headers if origin in self.origins else ()
+
+    def __repr__(self) -> str:
+        return f"Credentials({', '.join(name for name, _ in self.headers)} for {', '.join(sorted(self.origins))})"
 
 
-def credentials_of(sources: Sequence[Source], environment: Mapping[str, str]) -> dict[str, Credentials]:
-    """Return the credentials of the sources that have some, by name.
+def credentials_of(sources: Sequence[Source], environ: Mapping[str, str]) -> dict[str, Credentials]:
+    """Return source name → credentials, for the sources that have some.
 
-    Raises ConfigError, which names source, key and variable and never a value.
+    Raises ConfigError naming source, key and variable, never a value: a secret that stands in the file itself, a
+    variable that is not set, a value that cannot be sent.
     """
-    found = {}
-    for source in sources:
-        if headers := dict(_headers(source, environment)):
-            origins = frozenset(origin_of(canonical_url(seed)) for seed in source.seeds)
-            found[source.name] = Credentials(origins, headers)
-    return found
+    given = {source.name: Credentials(_origins(source), _headers(source, environ)) for source in sources}
+    return {name: credentials for name, credentials in given.items() if credentials.headers}
 
 
-def _headers(source: Source, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for name, template in source.headers:
-        yield name, _filled(source, f"headers.{name}", template, environment)
+def _origins(source: Source) -> frozenset[str]:
+    return frozenset(origin_of(canonical_url(seed)) for seed in source.seeds if canonical_url(seed))
+
+
+def _headers(source: Source, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    headers = [(name, _filled(source, f"headers.{name}", text, environ)) for name, text in source.headers]
+    for name, _ in headers:
+        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OF_THE_EXCHANGE:
+            raise ConfigError(f"source {source.name!r}, headers: {name!r} is no header that a source may set")
     if source.basic_auth:
-        pair = _filled(source, "basic_auth", source.basic_auth, environment)
-        yield "Authorization", f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
+        login = _filled(source, "basic_auth", source.basic_auth, environ)
+        if ":" not in login:
+            raise ConfigError(f"source {source.name!r}, basic_auth: write it as user:password")
+        headers.append(("Authorization", "Basic " + base64.b64encode(login.encode()).decode()))
     if source.cookies:
-        yield "Cookie", _filled(source, "cookies", source.cookies, environment)
+        headers.append(("Cookie", _filled(source, "cookies", source.cookies, environ)))
+    return tuple(headers)
 
 
-def _filled(source: Source, key: str, template: str, environment: Mapping[str, str]) -> str:
+def _filled(source: Source, key: str, template: str, environ: Mapping[str, str]) -> str:
+    where = f"source {source.name!r}, {key}"
+    if not _VARIABLE.search(template):
+        raise ConfigError(f"{where}: take secrets from the environment, as in ${{DOCS_TOKEN}}, not from the file")
+
     def value(match: re.Match[str]) -> str:
-        if not (found := environment.get(match[1])):
-            raise ConfigError(f"source {source.name!r}, {key}: the environment variable {match[1]} is not set")
+        found = environ.get(match[1], "")
+        if not found:
+            raise ConfigError(f"{where}: environment variable {match[1]} is not set")
+        if _CONTROL.search(found):
+            raise ConfigError(f"{where}: environment variable {match[1]} holds a line break or another control")
         return found
 
-    filled = _VARIABLE.sub(value, template)
-    if not filled.isprintable() or (key != "basic_auth" and not filled.isascii()):
-        raise ConfigError(f"source {source.name!r}, {key}: the value cannot be sent as a header (line feed, not ASCII)")
-    return filled
+    return _VARIABLE.sub(value, template)

@@ -1,101 +1,117 @@
-"""Make requests and say what came of each: a page, a redirect, "not modified", or a named failure.
+"""Make one request and say what came of it: a page, a redirect, "not modified", or a named failure.
 
-    Source, canonical URL → Page | Redirect | NotModified, or FetchError
-
-One Fetcher owns its hosts: every request to them goes through it, at the pace that they bear (pacing.py).
+Source, canonical URL → Page | Redirect | NotModified, or FetchError
 """
 
 import asyncio
 import hashlib
-import ssl
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from ssl import SSLContext
+from types import MappingProxyType
 from typing import TypeVar
 
 import httpcore
 import httpx
 
 from raydex.config import CrawlConfig
-from raydex.crawl.answers import REDIRECT_STATUSES, Redirect, redirect_of, refusal_of, whole_body
+from raydex.crawl.answers import (
+    REDIRECT_STATUSES,
+    NotModified,
+    Redirect,
+    Resource,
+    redirect_of,
+    refusal_of,
+    retry_after_s,
+    whole_body,
+)
 from raydex.crawl.credentials import Credentials
-from raydex.crawl.guard import Guard, Resolve, SeedAddresses, resolve
+from raydex.crawl.guard import Guard, Resolve, SeedAddresses, resolve, seed_addresses
 from raydex.crawl.network import Connections, GuardedNetwork, named_failures
-from raydex.crawl.pacing import Pace, PaceStats, Wait
+from raydex.crawl.pacing import Pace, PaceStats
 from raydex.crawl.robots import RobotsRules, read_robots
 from raydex.crawl.unpack import ACCEPTED
 from raydex.errors import FetchError
 from raydex.records import Page, Source, stable_id
 from utils.retry import backoff_s
-from utils.urls import canonical_url, origin_of, public_url
+from utils.urls import public_url
 
 T = TypeVar("T")
 
-MAX_RETRY_AFTER_S = 30.0  # a server that asks for an hour must not hold a build for one
 MAX_RESOURCE_REDIRECTS = 5
-BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
+BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 8.0
 PAGE_STATUSES = frozenset({200, 203})
 PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "text/markdown", "text/x-markdown", "text/plain"})
-ACCEPT = "text/html, application/xhtml+xml, text/markdown;q=0.9, text/plain;q=0.8"
-PASSING = ("timeout", "connection", "http_429", "http_5")
-"""Reasons of failures that may be over when the page is asked for again."""
+ACCEPT = "text/html, application/xhtml+xml, text/markdown;q=0.9, text/x-markdown;q=0.9, text/plain;q=0.8"
+NO_CREDENTIALS: Mapping[str, Credentials] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class NotModified:
-    """The page is still the one whose etag or last_modified was given."""
+class _Host:
+    """All that a fetcher keeps of one origin."""
 
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """What a page needs to be rendered: a script, a style sheet, data."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: Mapping[str, str]
+    def __init__(self, pace: Pace, connections: Connections) -> None:
+        self.pace, self.connections = pace, connections
+        self.robots: RobotsRules | None = None
+        self.lock = asyncio.Lock()
 
 
 class Fetcher(AbstractAsyncContextManager["Fetcher"]):
-    """Makes all requests to its hosts, over kept connections; for one event loop.
+    """Makes all requests to the origins that it owns, each at its own pace; for one event loop.
 
-    seed_addresses: where the seeds' hosts may be found (guard.seed_addresses); any other host must have public
-    addresses. credentials: by name of the source.
+    addresses: of the sources' seeds (guard.seed_addresses); looked up now when not given. wait, clock, resolve, ssl_context: for tests.
     """
 
     def __init__(
         self,
         config: CrawlConfig,
+        sources: Sequence[Source] = (),
         *,
-        seed_addresses: SeedAddresses,
-        credentials: Mapping[str, Credentials] | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        credentials: Mapping[str, Credentials] = NO_CREDENTIALS,
+        addresses: SeedAddresses | None = None,
+        wait: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
         resolve: Resolve = resolve,
-        wait: Wait = asyncio.sleep,
+        ssl_context: SSLContext | None = None,
     ) -> None:
-        self._config, self._wait, self._credentials = config, wait, credentials or {}
+        self._config, self._credentials = config, credentials
+        self._wait, self._clock = wait, clock
+        self._ssl_context = ssl_context or httpx.create_ssl_context()
+        seeds = seed_addresses(sources, resolve) if addresses is None else addresses
+        self._network = GuardedNetwork(Guard(seeds, resolve), httpcore.AnyIOBackend())
+        self._hosts: dict[str, _Host] = {}
         self.user_agent = f"{config.user_agent} (+{config.contact})" if config.contact else config.user_agent
-        self._headers = {"User-Agent": self.user_agent, "Accept": ACCEPT, "Accept-Encoding": ACCEPTED}
-        self._network = GuardedNetwork(Guard(seed_addresses, resolve), httpcore.AnyIOBackend())
-        self._ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
-        self._connections: dict[str, Connections] = {}
-        self._paces: dict[str, Pace] = {}
-        self._robots: dict[str, asyncio.Future[RobotsRules]] = {}
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for connections in self._connections.values():
-            await connections.aclose()
+        for host in self._hosts.values():
+            await host.connections.aclose()
+
+    def stats(self) -> dict[str, PaceStats]:
+        """Return origin → what became of the requests to it."""
+        return {origin: host.pace.stats for origin, host in self._hosts.items()}
+
+    async def robots(self, origin: str) -> RobotsRules:
+        """Return the rules of an origin (`scheme://host[:port]`), asked for once; never raises FetchError.
+
+        The origin's pace keeps their Crawl-delay from then on.
+        """
+        host = self._host(origin)
+        async with host.lock:
+            if host.robots is None:
+                host.robots = await read_robots(self.get, origin, self.user_agent)
+                host.pace.delay_s = max(host.pace.delay_s, host.robots.delay_s)
+            return host.robots
 
     async def fetch(
         self, source: Source, url: str, *, etag: str = "", last_modified: str = ""
     ) -> Page | Redirect | NotModified:
         """Make one visit to a canonical URL. etag, last_modified: of the copy at hand.
 
-        Raises FetchError: timeout, connection, tls, protocol, http_<status>, too_large, not_html, bad_encoding,
-        bad_redirect, forbidden_address. Timeouts, lost connections, 429 and 5xx have been tried `config.attempts` times
-        by then, or for `config.retry_deadline_s`.
+        Raises FetchError: timeout, connection, tls, protocol, http_<status>, forbidden_address, too_large, not_html,
+        bad_encoding, bad_redirect. Timeouts, lost connections, 429 and 5xx have been tried `config.attempts` times by
+        then, or as often as `config.retry_deadline_s` and Retry-After let.
         """
         conditions = {"If-None-Match": etag, "If-Modified-Since": last_modified}
         headers = {name: value for name, value in conditions.items() if value}
@@ -105,16 +121,9 @@ class Fetcher(AbstractAsyncContextManager["Fetcher"]):
 
         visited = await self.get(url, read, headers=headers, source=source)
         if isinstance(visited, Redirect) and visited.target == url != visited.location:
-            return await self.get(visited.location, read, headers=headers, source=source)  # `/` → `/index.html`
+            # `/` → `/index.html`: two spellings of one URL
+            return await self.get(visited.location, read, headers=headers, source=source)
         return visited
-
-    async def robots(self, origin: str) -> RobotsRules:
-        """Return the rules of an origin, asked for once; its Crawl-delay holds for all requests from then on."""
-        if origin not in self._robots:
-            self._robots[origin] = asyncio.ensure_future(read_robots(self.get, origin, self.user_agent))
-        rules = await self._robots[origin]
-        self._pace(origin).slow_down(rules.delay_s)
-        return rules
 
     async def resource(self, url: str) -> Resource:
         """Return what a page that is being rendered asks for; redirects are followed. Raises FetchError."""
@@ -123,19 +132,15 @@ class Fetcher(AbstractAsyncContextManager["Fetcher"]):
             if response.status_code in REDIRECT_STATUSES:
                 return redirect_of(url, response)
             body = await whole_body(url, response, limit=self._config.max_body_bytes)
-            headers = {str(name): str(value) for name, value in response.headers.items()}
-            return Resource(response.status_code, headers.get("content-type", ""), body, headers)
+            content_type = response.headers.get("Content-Type", "")
+            return Resource(response.status_code, content_type, body, dict(response.headers.items()))
 
         for _ in range(1 + MAX_RESOURCE_REDIRECTS):
-            found = await self.get(url, read, headers={"Accept": "*/*"})
+            found = await self.get(url, read)
             if isinstance(found, Resource):
                 return found
             url = found.location
         raise FetchError(url, "redirect_limit", f"more than {MAX_RESOURCE_REDIRECTS}")
-
-    def stats(self) -> dict[str, PaceStats]:
-        """Return origin → how its requests went."""
-        return {origin: pace.stats() for origin, pace in self._paces.items()}
 
     async def get(
         self,
@@ -145,49 +150,57 @@ class Fetcher(AbstractAsyncContextManager["Fetcher"]):
         headers: Mapping[str, str] | None = None,
         source: Source | None = None,
     ) -> T:
-        """Return await read(response), called before the body has arrived; what fails in passing is tried again.
+        """Return read(response), called before the body has arrived; what fails in passing is tried again.
 
-        source: whose credentials to send, where they belong.
+        read: is given the body unpacked, and may be called once per attempt. source: whose credentials go along, if
+        the origin is one of its seeds'. Raises FetchError as `fetch` does, and what read raises.
         """
-        pace = self._pace(origin_of(canonical_url(url)))
-        secret = self._credentials.get(source.name) if source else None
-        sent = {**self._headers, **(headers or {}), **(secret.headers_for(canonical_url(url)) if secret else {})}
-        given_up_at = time.monotonic() + self._config.retry_deadline_s
-        for attempt in range(self._config.attempts):
+        with named_failures(url):
+            request = httpx.Request("GET", url, headers=dict(headers or {}) | self._headers)
+            origin = _origin_of(request.url)
+        if source and source.name in self._credentials:
+            request.headers.update(self._credentials[source.name].headers_for(origin))
+        host, ends_at, attempt = self._host(origin), math.inf, 0
+        while True:
+            patience_s = min(ends_at - self._clock(), self._config.retry_deadline_s)
+            await host.pace.enter(url, patience_s, is_retry=attempt > 0)
             try:
-                return await self._attempt(pace, url, sent, read)
+                ends_at = min(ends_at, self._clock() + self._config.retry_deadline_s)
+                return await self._attempt(host, request, read, min(self._config.timeout_s, ends_at - self._clock()))
             except FetchError as error:
-                if not error.reason.startswith(PASSING):
+                wait_s = max(error.retry_after_s, backoff_s(attempt, base_s=BACKOFF_S, cap_s=LONGEST_BACKOFF_S))
+                attempt += 1
+                may_pass = error.reason.startswith(("timeout", "connection", "http_429", "http_5"))
+                if not may_pass or attempt == self._config.attempts or self._clock() + wait_s > ends_at:
                     raise
-                asked_s = min(error.retry_after_s, MAX_RETRY_AFTER_S)
-                if asked_s:
-                    pace.pause(asked_s)
-                waiting_s = max(asked_s, backoff_s(attempt, base_s=BACKOFF_S, cap_s=MAX_BACKOFF_S))
-                is_too_late = time.monotonic() + max(waiting_s, error.retry_after_s) > given_up_at
-                if is_too_late or attempt + 1 == self._config.attempts:
-                    raise
-                await self._wait(waiting_s)
-        raise AssertionError("attempts is at least 1")
+            finally:
+                host.pace.leave()
+            await self._wait(wait_s)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"User-Agent": self.user_agent, "Accept": ACCEPT, "Accept-Encoding": ACCEPTED}
 
     async def _attempt(
-        self, pace: Pace, url: str, headers: Mapping[str, str], read: Callable[[httpx.Response], Awaitable[T]]
+        self, host: _Host, request: httpx.Request, read: Callable[[httpx.Response], Awaitable[T]], timeout_s: float
     ) -> T:
-        async with pace.turn():
-            started = time.monotonic()
-            try:
-                with named_failures(url):
-                    request = httpx.Request("GET", url, headers=headers)
-                    async with (
-                        asyncio.timeout(self._config.timeout_s),
-                        self._connected(url).answer(request) as response,
-                    ):
-                        result = await read(response)
-            except FetchError as error:
-                latency_s = time.monotonic() - started
-                (pace.troubled if error.reason.startswith(PASSING) else pace.answered)(latency_s)
-                raise
-            pace.answered(time.monotonic() - started)
-            return result
+        sent_at = self._clock()
+        try:
+            with named_failures(str(request.url)):
+                async with asyncio.timeout(timeout_s), host.connections.answer(request) as response:
+                    host.pace.answered(response.status_code, retry_after_s(response), sent_at=sent_at)
+                    return await read(response)
+        except FetchError as error:
+            if error.reason in {"timeout", "connection"}:
+                host.pace.failed(sent_at=sent_at)
+            raise
+
+    def _host(self, origin: str) -> _Host:
+        if origin not in self._hosts:
+            pace = Pace(self._config.per_host, self._config.delay_s, clock=self._clock, wait=self._wait)
+            connections = Connections(self._ssl_context, self._network, self._config.per_host)
+            self._hosts[origin] = _Host(pace, connections)
+        return self._hosts[origin]
 
     async def _visited(self, source: Source, url: str, response: httpx.Response) -> Page | Redirect | NotModified:
         if response.status_code == httpx.codes.NOT_MODIFIED:
@@ -216,16 +229,12 @@ class Fetcher(AbstractAsyncContextManager["Fetcher"]):
             robots="\n".join(response.headers.get_list("X-Robots-Tag")),
         )
 
-    def _pace(self, origin: str) -> Pace:
-        if origin not in self._paces:
-            self._paces[origin] = Pace(self._config.per_host, self._config.delay_s, wait=self._wait)
-        return self._paces[origin]
 
-    def _connected(self, url: str) -> Connections:
-        origin = origin_of(canonical_url(url))
-        if origin not in self._connections:
-            self._connections[origin] = Connections(self._ssl_context, self._network, self._config.per_host)
-        return self._connections[origin]
+def _origin_of(url: httpx.URL) -> str:
+    """Return `scheme://host[:port]` as the request will go; decided from nothing but the URL that is connected to."""
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise httpx.InvalidURL("not an http or https address")
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
 def _validator(response: httpx.Response, name: str) -> str:
