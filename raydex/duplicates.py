@@ -52,8 +52,8 @@ UNRELEASED = re.compile(
 class Item:
     """A page or a section. key: unique. text_sha: equal means the same text.
 
-    version and canonical (a URL): as the page states them, else empty. Of a section only, page: the key of the page it
-    stands on; name: its symbol, else its heading.
+    version and canonical (a URL): as the page states them, else empty. name: the symbol of a section, else its heading;
+    the first heading of a page. page: of a section only, the key of the page it stands on.
     """
 
     key: str
@@ -146,8 +146,9 @@ def group(items: Iterable[Item], *, least: float) -> list[Group]:
     least: similarity from which two texts are duplicates; 1: identical texts only, 0: no groups. Of a group is kept
     what others name as canonical, else no print view, else the newest version (stable or latest, then without a
     version, which is where sites keep the current one, then the highest number, then development versions), else the
-    shortest URL, else the first in the alphabet. A section is dropped only for one of the same name on another page:
-    math.isclose and cmath.isclose are described in the same words, and who looks for one does not want the other.
+    shortest URL, else the first in the alphabet. An item is dropped only for one of the same name, unless its page says
+    that the other one is canonical: math.isclose and cmath.isclose are described in the same words, and so are the
+    pages of many iterators, and who looks for one does not want the other. A section: only for one on another page.
     """
     ranked = _by_preference(list(items)) if least else []
     kept = _Kept(ranked, least)
@@ -246,7 +247,9 @@ class _Kept:
 
     def _similarity(self, a: Item, b: Item) -> float:
         """Return the similarity as far as it counts: not for texts too short, on the same page, or of other names."""
-        if a.page and (a.page == b.page or a.name.casefold() != b.name.casefold()):
+        if a.page and a.page == b.page:
+            return 0.0
+        if a.name.casefold() != b.name.casefold() and b.url != a.canonical:
             return 0.0
         if a.text_sha == b.text_sha:
             return 1.0

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -242,9 +243,11 @@ def test_loader_that_fails_half_way_ends_the_build_and_is_named(build, tmp_path)
     assert "loader_failed" in build.stderr
 
 
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")
 def test_page_that_needs_javascript_is_reported_and_with_render_indexed(build, site):
     site.put("app/index.html", '<body><div id="root"></div><script src="app.js"></script></body>')
-    script = f"root.innerHTML = '<main><h1 id=made>Made by a script</h1><p>The wallaby appears in the browser.</p></main>'"
+    made = "<main><h1 id=made>Made by a script</h1><p>The wallaby appears in the browser.</p></main>"
+    script = f"root.innerHTML = '{made}'"
     site.put("app/app.js", script, content_type="text/javascript")
     build(site.url, site.url + "app/")
     assert urls(build.report()["skipped_pages"], site) == {"app/": "needs_javascript"}

@@ -57,6 +57,22 @@ def test_numbers_of_the_readme_are_those_that_the_bench_wrote():
         assert words in readme, f"README.md should say {words!r} (bench/results/python_docs.json)"
 
 
+def test_crawl_and_parser_numbers_of_the_readme_are_those_that_the_benches_wrote():
+    crawl, corpus = (
+        json.loads((ROOT / "bench" / "results" / name).read_text()) for name in ("crawl.json", "parse_corpus.json")
+    )
+    readme, worst = (ROOT / "README.md").read_text(), corpus["worst"]
+    for words in (
+        f"{crawl['ours']['pages_per_s']:.0f} pages/s, {crawl['ratio']:.1f} × ",
+        f"× {crawl['memory']['ratio']:.2f} from 1,000 to 10,000 pages",
+        f"{len(corpus['generators'])} generators",
+        f"{worst['recall']['share']:.1%} of the words kept",
+        f"{worst['boilerplate']['share']:.1%} boilerplate",
+        f"{worst['anchors']['share']:.1%} of the anchors right",
+    ):
+        assert words in readme, f"README.md should say {words!r} (bench/results/)"
+
+
 def test_one_version_everywhere():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == CODE_VERSION
 

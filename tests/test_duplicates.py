@@ -214,6 +214,14 @@ def test_sections_of_one_page_are_not_duplicates_of_each_other():
     assert kept_of(group([*same, item("b#1", text, page="b")], least=0.9)) == {"b#1": "a#1"}
 
 
+def test_pages_of_other_names_are_kept_however_alike_unless_one_names_the_other_as_canonical():
+    text = prose(1)
+    pages = [item("keys", text, name="Struct Keys"), item("values", text, name="Struct Values")]
+    assert group(pages, least=0.9) == []
+    printed = item("print", text, name="Printed", canonical="https://docs.example.org/keys.html")
+    assert kept_of(group([*pages, printed], least=0.9)) == {"print": "keys"}
+
+
 def test_symbols_described_in_the_same_words_are_all_kept():
     text = prose(1, 60)
     names = {"math": "math.isclose", "cmath": "cmath.isclose", "old": "math.isclose"}

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.html_text import clean_html_content, decode_html, is_html
+from utils.html_text import TextReducer, clean_html_content, decode_html, is_html
+from utils.html_visibility import hidden_names, hides
 
 
 @pytest.mark.parametrize(
@@ -47,8 +48,8 @@ def test_what_no_reader_sees_is_dropped(html):
     assert clean_html_content(html) == "kept"
 
 
-def test_aria_hidden_text_with_letters_and_findable_text_stay():
-    assert clean_html_content('<b aria-hidden="true">note</b> <p hidden="until-found">more</p>') == "note\n\nmore"
+def test_findable_text_and_panels_of_tabs_stay():
+    assert clean_html_content('<p hidden="until-found">more</p><div role=tabpanel hidden>tab</div>') == "more\n\ntab"
 
 
 def test_a_dropped_element_without_an_end_does_not_swallow_what_follows_its_parent():
@@ -66,25 +67,55 @@ def test_lists_nested_without_end_cost_bounded_indentation():
     assert len(clean_html_content("<ul><li>x" * depth)) < depth * 30
 
 
-def test_a_mark_forgets_what_came_after_it():
+def test_a_lead_begins_the_paragraph_that_follows_it():
     reducer = TextReducer()
-    reducer.start("p", {})
-    reducer.data("kept")
-    reducer.end("p")
-    mark = reducer.mark()
-    assert mark is not None
-    reducer.start("p", {})
-    reducer.data("forgotten")
-    reducer.end("p")
-    reducer.rewind(mark)
-    reducer.data("next")
-    assert reducer.text() == "kept\n\nnext"
+    for tag, text in (("p", "Note"), ("p", "Mind the gap."), ("p", "Twice.")):
+        reducer.start_block(tag)
+        reducer.data(text)
+        if text == "Note":
+            reducer.lead()
+        reducer.end_block(tag)
+    assert reducer.text() == "Note: Mind the gap.\n\nTwice."
 
 
-def test_there_is_no_mark_in_the_middle_of_a_line():
-    reducer = TextReducer()
-    reducer.data("half")
-    assert reducer.mark() is None
+@pytest.mark.parametrize(
+    "style",
+    [
+        "display:none",
+        "Visibility: Hidden",
+        "opacity:0",
+        "opacity: 0.0 !important",
+        "font-size:0px",
+        "position:absolute; left:-9999px",
+        "text-indent:-999em",
+        "clip: rect(0 0 0 0)",
+        "clip-path: inset(50%)",
+        "height:1px;overflow:hidden",
+        "color:#fff;background-color:white",
+        "color: transparent",
+    ],
+)
+def test_a_style_that_leaves_nothing_to_see_hides(style):
+    assert hides(style)
+
+
+@pytest.mark.parametrize(
+    "style", ["", "opacity:0.5", "font-size:0.9em", "left:-9999px", "color:#fff;background:#000", "height:0", "::;:"]
+)
+def test_a_style_that_shows_something_does_not_hide(style):
+    assert not hides(style)
+
+
+def test_names_are_hidden_by_their_own_rules_only():
+    css = """/* .no { display:none } */ .a, p.b { font-size: 0 } #c { display: none } .d > .e { display: none }
+    .f { display: none } .open .f { display: block } @media print { .g { display: none } .h { display: none } }
+    .tab-pane { display: none } @media screen { .i { opacity: 0 } } .j { display: none"""
+    assert hidden_names(css) == {".a", ".b", "#c", ".i", ".j"}
+
+
+def test_rules_of_a_style_are_read_in_linear_time():
+    for css in ("/*" * 50_000, "@media" * 30_000, "a" * 150_000, ".a{" * 50_000, "}" * 150_000):
+        hidden_names(css)
 
 
 GERMAN, RUSSIAN, JAPANESE = "<p>Größe – “Maß”</p>", "<p>Привет, мир</p>", "<p>日本語の文書</p>"
@@ -131,13 +162,3 @@ def test_markup_is_known_by_its_type_and_untyped_bodies_by_their_beginning():
     assert not is_html("%PDF", "application/pdf")
     assert not is_html("just words", "text/plain")
     assert not is_html("\0\0binary", "text/html")
-
-
-def test_boilerplate_is_named_by_whole_words_on_elements_that_can_be_it():
-    assert is_boilerplate("div", {"class": "sticky sidebar"})
-    assert is_boilerplate("div", {"id": "toc"})
-    assert is_boilerplate("div", {"role": "navigation"})
-    assert not is_boilerplate("div", {"class": "toctree-wrapper"})
-    assert not is_boilerplate("b", {"class": "menu"})
-    assert not is_boilerplate("section", {"id": "menu"})
-    assert not is_boilerplate("div", {"class": "section", "id": "menu"})

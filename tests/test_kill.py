@@ -65,10 +65,13 @@ class RunningBuild:
     def vector_files(self) -> int:
         return len(list((self.index_dir / "vectors").glob("*/*.parquet")))
 
-    def sharded(self) -> int:
-        """Return how many shards the newest build has finished."""
+    def events(self, name: str) -> int:
+        """Return how often the ledger of the newest build says so."""
         ledgers = sorted((self.index_dir / "builds").glob("*/ledger.jsonl"))
-        return [line["event"] for line in Ledger(ledgers[-1].parent).lines()].count("sharded") if ledgers else 0
+        return [line["event"] for line in Ledger(ledgers[-1].parent).lines()].count(name) if ledgers else 0
+
+    def sharded(self) -> int:
+        return self.events("sharded")
 
     def result(self) -> dict[str, object]:
         out, err = self.process.communicate(timeout=240)
@@ -95,7 +98,9 @@ def test_build_killed_at_five_points_resumes_each_time_to_the_digest_of_an_unint
         build = RunningBuild(site, data_dir)
         build.wait_for_more_of(finished, than=before)
         build.kill()
+    before = build.events("resume")
     build = RunningBuild(site, data_dir)
+    build.wait_for_more_of(lambda: build.events("resume"), than=before)
     build.wait_for(lambda: any(index_dir.glob("snapshots/*/manifest.json")))
     build.kill()
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raydex.errors import ParseError
 from raydex.parse import parse_page
+from raydex.parse.roles import is_boilerplate
 from raydex.records import Page
 
 URL = "https://docs.example.org/guide/page.html"
@@ -241,7 +242,7 @@ def test_previous_and_next_links_in_a_footer_or_aside_are_navigation_and_a_note_
         ("<frameset><frame src=x></frameset>", HTML, "empty"),
         (b"%PDF-1.7", "application/pdf", "not_html"),
         (b"\0\1\2\3", HTML, "not_html"),
-        ("plain words", "text/plain", "not_html"),
+        ("words", "application/json", "not_html"),
     ],
 )
 def test_a_page_without_text_or_markup_says_why(html, content_type, expected):
@@ -301,3 +302,13 @@ def test_any_soup_of_tags_gives_each_word_once_and_unique_ids(tags):
     assert len({section.section_id for section in found}) == len(found)
     text = " ".join(section.text for section in found)
     assert all(text.count(f"word{n}.") <= 1 for n in range(len(tags)))
+
+
+def test_boilerplate_is_named_by_whole_words_on_elements_that_can_be_it():
+    assert is_boilerplate("div", {"class": "sticky sidebar"})
+    assert is_boilerplate("div", {"id": "toc"})
+    assert is_boilerplate("div", {"role": "navigation"})
+    assert not is_boilerplate("div", {"class": "toctree-wrapper"})
+    assert not is_boilerplate("b", {"class": "menu"})
+    assert not is_boilerplate("section", {"id": "menu"})
+    assert not is_boilerplate("div", {"class": "section", "id": "menu"})

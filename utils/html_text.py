@@ -259,6 +259,7 @@ class TextReducer:
 
     def _break(self, gap: int) -> None:
         if self._lead and not any(map(str.strip, self._open[self._lead :])):
+            del self._open[self._lead :]
             return
         if self._open:
             self._lead = 0

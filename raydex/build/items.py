@@ -47,7 +47,8 @@ class DuplicatesReceipt:
 def items_of(info: PageInfo, sections: Sequence[Section], canonical: str) -> Iterator[Item]:
     """Yield the page and those of its sections that are long enough to be duplicates."""
     whole = "\n".join(section.text for section in sections)
-    yield _item(info.page_id, info.url, whole, len(whole.split()), version=info.version, canonical=canonical)
+    named = {"version": info.version, "canonical": canonical, "name": sections[0].headings[0] if sections else ""}
+    yield _item(info.page_id, info.url, whole, len(whole.split()), **named)
     for section in sections:
         if (words := len(section.text.split())) >= LEAST_WORDS_OF_SECTION:
             name = section.symbol or section.headings[-1]

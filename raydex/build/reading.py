@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +47,12 @@ BAD_READINGS = frozenset({"soft_404", "needs_javascript", "empty", "navigation_o
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
-READING_CODE = ("raydex/parse", "raydex/chunk.py", "raydex/records.py", "utils/html_text.py", "utils/urls.py")
-"""The code that decides what is read from a body; a change of it reads every page again."""
+READING_CODE = (
+    *("raydex.parse", "raydex.chunk", "raydex.records"),
+    *("utils.html_text", "utils.html_visibility", "utils.urls"),
+)
+READING_LIBRARIES = ("selectolax", "markdown-it-py", "mdit-py-plugins", "docutils", "tokenizers")
+"""What decides what is read from a body; a change of code or version reads every page again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +81,11 @@ _READING = TypeAdapter(Reading)
 
 @functools.cache
 def code_digest() -> str:
-    """Return the digest of the code that reads pages."""
-    root = Path(__file__).parents[2]
-    files = sorted(file for name in READING_CODE for file in ([root / name, *(root / name).glob("*.py")]))
-    return stable_id(*(file.read_text(encoding="utf-8") for file in files if file.is_file()))
+    """Return the digest of the code that reads pages, wherever it was imported from."""
+    origins = [Path(spec.origin) for name in READING_CODE if (spec := find_spec(name)) and spec.origin]
+    files = [file for path in origins for file in ([path] if path.stem != "__init__" else path.parent.rglob("*.py"))]
+    texts = [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.parts[-3:])]
+    return stable_id(*texts, *map(version, READING_LIBRARIES))
 
 
 def read_unit(context: BuildContext, unit: FetchUnit, fetched: Sequence[Fetched], tokenizer: Tokenizer) -> CrawlReceipt:

@@ -213,6 +213,8 @@ class BuildResult:
             yield "left out", f"{self.links_beyond_limits:,} links beyond --max-pages or --max-depth"
         if self.trapped_urls:
             yield "traps", f"{self.trapped_urls:,} URLs beyond --max-per-pattern"
+        if self.dropped_words:
+            yield "boilerplate", f"{self.dropped_words:,} words left out, {self.hidden_words:,} of them hidden"
         yield "sections", f"{self.sections:,}"
         if self.plan:
             yield "chunks", f"{chunks['total']:,} ({self.plan.chunks_to_embed:,} to embed)"

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from raydex.parse.tree import HEADINGS, Tree
 from utils.html_text import BLOCKS
 
+MAX_DIGITS = 6  # of the number of a line
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight-source|highlight|brush)[-:]\s?([A-Za-z][\w+#.-]*)")
 _NO_LANGUAGE = frozenset({"default", "none", "plain", "plaintext", "text", "source", "txt", "notranslate"})
 # fmt: off
@@ -31,7 +32,7 @@ def text_of(tree: Tree, index: int, *, has_lines: bool = False) -> str:
     has_lines: blocks inside are lines, as some highlighters write code.
     """
     names, texts, roles, partners = tree.names, tree.texts, tree.roles, tree.partners
-    parts = [texts[index]]
+    parts = [texts[index] or "\n"]
     at, end = index + 1, partners[index]
     while at < end:
         name = names[at] or names[partners[at]]
@@ -41,13 +42,13 @@ def text_of(tree: Tree, index: int, *, has_lines: bool = False) -> str:
             parts.append("\n")
         elif name == "img":
             parts.append(tree.get(at, "alt"))
-        elif name in BLOCKS:
-            is_line = has_lines and not next(filter(None, reversed(parts)), "\n").endswith("\n")
-            parts.append("\n" if is_line else "" if has_lines else " ")
+        elif name in BLOCKS and not (has_lines and parts[-1].endswith("\n")):
+            parts.append("\n" if has_lines else " ")
         is_gap = has_lines and not names[at] and name in BLOCKS and texts[at].isspace()  # between two lines
-        parts.append("" if is_gap else texts[at])
+        if texts[at] and not is_gap:
+            parts.append(texts[at])
         at += 1
-    return "".join(filter(None, parts))
+    return "".join(parts)
 
 
 def line_of(tree: Tree, index: int) -> str:
@@ -61,7 +62,7 @@ def is_ornament(tree: Tree, link: int) -> bool:
 
 def is_line_numbers(code: str) -> bool:
     numbers = code.split()
-    if len(numbers) < 2 or not numbers[0].isdecimal():
+    if len(numbers) < 2 or not numbers[0].isdecimal() or len(numbers[0]) > MAX_DIGITS:
         return False
     first = int(numbers[0])
     return numbers == [str(number) for number in range(first, first + len(numbers))]
@@ -70,13 +71,13 @@ def is_line_numbers(code: str) -> bool:
 def language_of(tree: Tree, pre: int, around: Sequence[int]) -> str:
     """around: the blocks that hold the code, innermost last."""
     code = next((at for at in tree.descendants(pre) if tree.names[at] == "code"), pre)
-    places = [pre, code, *reversed(around[-3:])]
+    places = [pre, code, *reversed(around[-8:])]
     for place in places:
         classes = tree.get(place, "class")
         found = _LANGUAGE.search(classes)
         if found and found[1] not in _NO_LANGUAGE:
             return found[1]
-    for place in places[:3]:
+    for place in places[:4]:
         if language := tree.get(place, "data-language") or tree.get(place, "data-lang"):
             return language
     words = f"{tree.get(pre, 'class')} {tree.get(code, 'class')}".lower().split()

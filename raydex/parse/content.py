@@ -7,6 +7,7 @@ look alike everywhere.
 """
 
 import re
+from bisect import bisect_left
 
 from raydex.parse.tree import Tree
 
@@ -25,9 +26,12 @@ TRAIL_SHARE = 0.5  # before the first heading
 TRAIL_LETTERS = 400
 BANNER_LETTERS = 60  # before the first heading: the name of the site
 PAGER_LETTERS = 300
+PAGER_SHARE = 0.25
 MAIN_SHARE = 0.6  # of the page's letters in an article, to be all that is read
 TAIL_LETTERS = 200  # that may follow a closing line
 MAX_CLOSING_LETTERS = 250
+MAX_LABEL_LETTERS = 60
+MAX_TOKENS = 200  # of an element whose text is looked at
 
 _CLOSING = re.compile(
     r"\W*(?:last (?:updated|modified|edited|changed|build)|page last|updated on|created (?:using|with|by)|made with"
@@ -76,25 +80,32 @@ class Surroundings:
         self._heading = heading
         self._end = tree.letters[tree.partners[root]]
         self._is_page = root == 0
+        self._outward = [link for link in tree.links if ' href="#' not in tree.raws[link]]
 
     def covers(self, at: int) -> bool:
         tree = self._tree
         letters = tree.letters_of(at)
         if not letters:
             return False
-        if self._is_before_heading(at) and letters <= BANNER_LETTERS and tree.names[at] != "p":
-            return True
+        if self._is_before_heading(at) and letters <= BANNER_LETTERS and not tree.headings_of(at):
+            return tree.names[at] != "p"
         links, link_letters = tree.links_of(at)
         if links and self._is_navigation(at, links, link_letters / letters, letters):
             return True
-        return letters <= MAX_CLOSING_LETTERS and self._is_closing(at)
+        return letters <= MAX_CLOSING_LETTERS and self._is_small(at) and self._is_closing(at)
+
+    def _is_small(self, at: int) -> bool:
+        """Tell whether looking at the element is cheap: blocks nested n deep would be looked at n times."""
+        return self._tree.partners[at] - at <= MAX_TOKENS
 
     def _is_navigation(self, at: int, links: int, share: float, letters: int) -> bool:
         tree = self._tree
-        if share >= TRAIL_SHARE and letters <= TRAIL_LETTERS and self._is_before_heading(at):
+        if letters <= TRAIL_LETTERS and share >= TRAIL_SHARE and self._is_before_heading(at):
             return True
-        if letters <= PAGER_LETTERS and share >= TRAIL_SHARE and self._is_pager(at):
+        if letters <= TRAIL_LETTERS and share >= NAVIGATION_SHARE and self._is_at_top(at):
             return True
+        if letters <= PAGER_LETTERS and self._is_small(at) and self._is_pager(at):
+            return share >= PAGER_SHARE
         if share >= CONTENTS_SHARE and links >= CONTENTS_LINKS and self._is_contents(at):
             return True
         needed = ASIDE_LINKS if tree.names[at] in {"aside", "footer"} else NAVIGATION_LINKS
@@ -104,15 +115,20 @@ class Surroundings:
         """Tell whether a block stands above the first heading of a page without a main element."""
         return self._is_page and self._tree.partners[at] < self._heading
 
+    def _is_at_top(self, at: int) -> bool:
+        """Tell whether next to nothing stands above a block of a page without headings."""
+        return self._is_page and self._heading < 0 and self._tree.letters[at] <= BANNER_LETTERS
+
     def _is_contents(self, at: int) -> bool:
         """Tell whether all links lead to places on the page itself."""
         tree = self._tree
-        if tree.headings_of(at) > 1:
-            return False
-        return all(' href="#' in tree.raws[link] for link in tree.links_in(at))
+        first, last = bisect_left(self._outward, at), bisect_left(self._outward, tree.partners[at])
+        return first == last and tree.headings_of(at) <= 1
 
     def _is_pager(self, at: int) -> bool:
-        return any(_PAGER_RELATIONS.search(self._tree.raws[link]) for link in self._tree.links_in(at))
+        """Tell whether the links lead to the pages before and after, or to the page in other languages."""
+        raws = [self._tree.raws[link] for link in self._tree.links_in(at)]
+        return any(map(_PAGER_RELATIONS.search, raws)) or (len(raws) > 1 and all(" hreflang=" in raw for raw in raws))
 
     def _is_closing(self, at: int) -> bool:
         tree = self._tree
@@ -123,10 +139,17 @@ class Surroundings:
     def covers_link(self, at: int) -> bool:
         """Tell whether a link that stands alone leads to the page's source (`Edit this page`)."""
         tree, end = self._tree, self._tree.partners[at]
-        if tree.letters_of(at) > 60 or tree.texts[at - 1].strip() or tree.texts[end].strip():
+        if (
+            tree.letters_of(at) > MAX_LABEL_LETTERS
+            or not self._is_small(at)
+            or tree.texts[at - 1].strip()
+            or tree.texts[end].strip()
+        ):
             return False
         return _EDIT.fullmatch(" ".join(tree.text(at).split())) is not None
 
     def covers_summary(self, at: int) -> bool:
         """Tell whether a summary says no more than that it opens (`Expand description`)."""
-        return self._tree.letters_of(at) <= 40 and _TOGGLE.fullmatch(self._tree.text(at).strip()) is not None
+        if self._tree.letters_of(at) > MAX_LABEL_LETTERS or not self._is_small(at):
+            return False
+        return _TOGGLE.fullmatch(self._tree.text(at).strip()) is not None

@@ -3,6 +3,7 @@
 open(level, text, anchor, …), close_to(depth)  →  drafts  →  [Section, …]
 """
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -13,7 +14,9 @@ from utils.html_text import TextReducer
 MAX_HEADINGS = 16  # of a path; without a bound, symbols nested n deep would cost n² headings
 MAX_HEADING_CHARS = 400
 CODE_SHARE = 0.5  # of a section's letters
+LINK_SHARE = 0.9  # of the letters of a section that is a list of links
 BLOCK_LEVEL = 7  # of a symbol without heading whose text follows it; any heading ends it
+_BETWEEN_LINKS = re.compile(r"[\s|·•,;:/-]+")
 _FRAGMENT_SAFE = "!$&'()*+,;=:@/?~"
 
 
@@ -27,6 +30,17 @@ class Draft:
     symbol: Symbol = field(default_factory=lambda: Symbol("", ""))
     reducer: TextReducer = field(default_factory=TextReducer)
     code_letters: int = 0
+    links: int = 0
+    link_letters: int = 0
+
+    def is_navigation(self, text: str) -> bool:
+        """Tell whether a text is nothing but links and what stands between them."""
+        return self.link_letters >= LINK_SHARE * len(_BETWEEN_LINKS.sub("", text))
+
+    def text(self) -> str:
+        """Return the text; a symbol without a description has its signature, since it can be asked for."""
+        text = self.reducer.text()
+        return text or (self.symbol.text if self.symbol.name and self.symbol.is_api and self.anchor else "")
 
     def kind(self, text: str) -> SectionKind:
         if self.symbol.name and self.symbol.is_api:
@@ -96,7 +110,7 @@ def finished_sections(page: Page, title: str, drafts: list[Draft]) -> tuple[Sect
     for draft in drafts:
         if draft.anchor:
             url = f"{page.url}#{draft.anchor}"
-        if text := draft.reducer.text():
+        if text := draft.text():
             sections.append(
                 Section(
                     section_id=_unrepeated(url, repeats),

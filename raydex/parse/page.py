@@ -5,6 +5,7 @@ Page → Document(title, sections, links, metadata, counts)    pure, no I/O
 
 import re
 from dataclasses import dataclass
+from html import unescape
 from urllib.parse import urljoin
 
 from selectolax.lexbor import LexborHTMLParser
@@ -24,6 +25,8 @@ from utils.html_text import decode_html, is_html
 from utils.html_visibility import hidden_names
 
 _SITE_SUFFIX = re.compile(r"\s*(?:[—–|·•»:-]\s|documentation$)", re.IGNORECASE)
+_HREF = re.compile(r' href="([^"]*)"')
+_NOFOLLOW = re.compile(r' rel="(?:[^"]*\s)?nofollow[\s"]', re.IGNORECASE)
 _BEGINNING_CHARS = 500
 _SNIFFED_CHARS = 1024
 _PACKAGE = re.compile(r"\s*Package\s+([a-z][\w.]*)\s*")
@@ -150,10 +153,11 @@ def _base_url(parser: LexborHTMLParser, page: Page) -> str:
 
 def _links(tree: Tree, base_url: str) -> tuple[str, ...]:
     hrefs: dict[str, None] = {}
-    for at, name in enumerate(tree.names):
-        href = tree.get(at, "href") if name in {"a", "area"} else ""
-        if href and "nofollow" not in tree.get(at, "rel").lower().split():
-            hrefs[href.strip()] = None
+    for raw in (tree.raws[at] for at, name in enumerate(tree.names) if name in {"a", "area"}):
+        match = _HREF.search(raw)
+        if match and not ("nofollow" in raw and _NOFOLLOW.search(raw)):
+            hrefs[unescape(match[1]).strip()] = None
+    hrefs.pop("", None)
     pages: dict[str, str] = {}  # without fragments; most links of a page lead to few pages
     links: dict[str, None] = {}
     for href in hrefs:

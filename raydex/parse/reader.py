@@ -22,11 +22,11 @@ from raydex.parse.blocks import (
     target_before,
     text_of,
 )
-from raydex.parse.content import GROUPS, SECTIONING, Surroundings
+from raydex.parse.content import GROUPS, NAVIGATION_LINKS, SECTIONING, Surroundings
 from raydex.parse.outline import BLOCK_LEVEL, Draft, Outline
 from raydex.parse.symbols import IDENTIFIER, Symbol, first_flag, of_block, of_entry, of_heading
 from raydex.parse.tree import HEADINGS, Tree
-from utils.html_text import BLOCKS
+from utils.html_text import BLOCKS, TextReducer
 
 WRAPPERS = frozenset({"section", "div", "article", "header", "hgroup"})
 WRAPPER_LEVELS = 4  # DocBook puts three blocks between a section and its title
@@ -42,6 +42,8 @@ _ADMONITIONS = frozenset({
     "info", "markdown-alert", "note", "seealso", "tip", "todo", "warn", "warning",
 })
 # fmt: on
+_BLANK_LINE = re.compile(r"^[ \t]+$", re.MULTILINE)
+_MAIN_ID = re.compile(r"(?:(?:main|doc|page|body|article|content|container|wrapper)[-_]?)+", re.IGNORECASE)
 _FILE_NAME = re.compile(r"\.(?:png|gif|jpe?g|svg|webp)$", re.IGNORECASE)
 _SIGNATURE_CLASS = re.compile(r"signature|memitem|memproto|\bsig\b")
 
@@ -109,7 +111,16 @@ class Reader:
             if (text := texts[at]) and at < end:
                 self._outline.reducer.data(text)
             at += 1
+        if not self._is_lenient:
+            self._drop_lists_of_links()
         return self._outline.drafts
+
+    def _drop_lists_of_links(self) -> None:
+        for draft in self._outline.drafts:
+            if draft.level and draft.links >= NAVIGATION_LINKS and draft.is_navigation(text := draft.reducer.text()):
+                self.dropped_words += len(text.split())
+                self.has_dropped_navigation = True
+                draft.reducer = TextReducer()
 
     def _enter(self, at: int, name: str) -> bool:
         """Begin an element. True: it is done with, with all it holds."""
@@ -169,10 +180,9 @@ class Reader:
             self._around.append(at)
 
     def _is_left_out(self, at: int, name: str) -> bool:
-        if name in {"header", "footer"} and self.root == 0:
-            parents = (self._tree.names[above] for above in self._around)
-            if SECTIONING.isdisjoint(parents):
-                return True
+        parent = self._tree.names[self._around[-1]] if self._around else "body"
+        if name in {"header", "footer"} and self.root == 0 and parent not in SECTIONING:
+            return True
         return name in GROUPS and self._surroundings.covers(at)
 
     def _end_list(self) -> None:
@@ -279,7 +289,9 @@ class Reader:
                 break
             self._claimed.add(wrapper)
             is_section = self._tree.names[wrapper] != "div" or "sect" in self._tree.get(wrapper, "class")
-            anchor = anchor or (self._tree.get(wrapper, "id") if is_section or wrapper == self._around[-1] else "")
+            if not anchor and (is_section or wrapper == self._around[-1]):
+                name = self._tree.get(wrapper, "id")
+                anchor = "" if _MAIN_ID.fullmatch(name) else name
         return anchor
 
     def _term(self, at: int) -> bool:
@@ -320,7 +332,7 @@ class Reader:
         current = outline.current
         if not entry.is_symbol:
             current = outline.open(0, anchor, symbol)
-        elif anchor and symbol.name != current.symbol.name and symbol.is_api:
+        elif symbol.name != current.symbol.name and anchor.endswith(symbol.name):
             current = outline.add_beside(anchor, symbol)
         if entry.is_symbol or symbol.text != signature:
             current.reducer.data(signature)
@@ -331,7 +343,8 @@ class Reader:
         return self._code(at)
 
     def _code(self, at: int) -> bool:
-        code = text_of(self._tree, at, has_lines=True).replace("\r\n", "\n").strip("\n").rstrip()
+        code = text_of(self._tree, at, has_lines=True).replace("\r\n", "\n").replace("\xa0", " ")
+        code = _BLANK_LINE.sub("", code).strip("\n").rstrip()
         if code and not is_line_numbers(code):
             longest = max(map(len, _FENCE.findall(code)), default=2)
             fence = "`" * (longest + 1)
@@ -381,6 +394,9 @@ class Reader:
             return True
         if tree.links_of(at)[0] and not self._is_lenient and self._surroundings.covers_link(at):
             return self._drop(at)
+        draft = self._outline.current
+        draft.links += 1
+        draft.link_letters += tree.letters_of(at)
         return False
 
     def _break(self, _: int) -> bool:

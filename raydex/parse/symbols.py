@@ -60,11 +60,13 @@ def of_heading(*, anchor: str, text: str, page: str, is_code: bool, has_signatur
         return Symbol(match[1], text)
     if flag := first_flag(text):
         return Symbol(flag, text)
-    plain_anchor = _COUNTED.sub("", anchor)
+    plain_anchor = _COUNTED.sub("", anchor).lstrip(".~#")  # JSDoc: `.copy`, `~copy`, `#copy`
     last = plain_anchor.rpartition(".")[2]
     if "." in plain_anchor and IDENTIFIER.fullmatch(plain_anchor) and _holds_word(text, last):
         name = f"{page}::{last}" if "::" in page else plain_anchor
         return Symbol(name, name if is_code and text != last else text)
+    if anchor[:1] in {".", "~", "#"} and IDENTIFIER.fullmatch(plain_anchor) and _holds_word(text, plain_anchor):
+        return Symbol(_member(page, plain_anchor), text)
     if (_CALL_ID.fullmatch(anchor) or has_signature) and (found := IDENTIFIER.fullmatch(text)):
         return Symbol(_member(page, found[0]), text)
     if match := _CALL.fullmatch(text):
@@ -101,7 +103,9 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
         whole = name if not anchor.startswith("_CPP") else _member(outer, name)
         return Symbol(whole, signature)
     found = IDENTIFIER.match(signature)
-    if found and anchor and re.split(r"[-.:]", anchor)[-1] == found[0] and anchor != found[0]:
+    parts = re.split(r"[-.:]+", anchor)  # pydoc: `-copy` in a module, `Path-copy` in a class
+    is_member = len(parts) > 1 and (not parts[0] or outer.endswith(parts[-2]))
+    if found and is_member and parts[-1] == found[0]:
         return Symbol(_member(outer, found[0]), _member(outer, found[0]))
     term = signature.partition("(")[0].strip() or signature
     is_api = bool(_CODE_WORD.fullmatch(term)) or bool(found and signature.startswith(f"{found[0]}("))

@@ -18,6 +18,8 @@ from utils.html_text import VOID
 from utils.html_visibility import Attributes
 
 HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+_AROUND_CODE = HEADINGS | {"pre"}
+"""Where `code` is more than formatting: it makes a heading a symbol, and its class names the language."""
 SEPARATORS = " \t\r\n|·•,;:/()[]-–—«»<>"  # between links they are neither text nor link
 
 _ATTRIBUTES = r'(?: [^\s/>][^\s/>=]*="[^"]*")*'
@@ -153,7 +155,10 @@ class Tree:
         return at if at < len(self) and self.names[at] and not self.texts[end].strip() else -1
 
 
-_LEAF = re.compile(r'<(span|em|strong|b|i|tt)(?: class="(?:(?!nav|toc)[a-z]\w{0,2}|hljs-\w+|token \w+)")?>([^<]*)</\1>')
+_LEAF = re.compile(
+    r'<(?:span|em|strong|b|i|tt)(?: class="(?:(?!nav|toc)[a-z]\w{0,2}|hljs-\w+|token \w+)")?>([^<]*)'
+    r"</(?:span|em|strong|b|i|tt)>"
+)
 """Formatting of single words, as highlighters write it by the thousand."""
 
 
@@ -163,7 +168,7 @@ def read_tree(html: str, hidden_names: frozenset[str]) -> Tree:
     names, raws, roles, texts, partners = tree.names, tree.raws, tree.roles, tree.texts, tree.partners
     opened: list[int] = []  # the token that began each open element; -1 for formatting
     begun = -1
-    plainer = html if hidden_names else _LEAF.sub(r"\2", html)
+    plainer = html if hidden_names else "".join(_LEAF.split(html))
     for unread, unread_raw, unread_text, slash, name, raw, text in _TOKEN.findall(plainer):
         role: Role = "formatting"
         if slash:
@@ -173,7 +178,7 @@ def read_tree(html: str, hidden_names: frozenset[str]) -> Tree:
                 partners[begun] = len(names)
         elif name:
             role = role_of(name, raw, hidden_names)
-            if name == "code" and role == "formatting" and opened[-1] >= 0 and names[opened[-1]] in HEADINGS:
+            if name == "code" and role == "formatting" and opened[-1] >= 0 and names[opened[-1]] in _AROUND_CODE:
                 role = "content"
             begun = len(names)
             if name not in _NEVER_CLOSED:
