@@ -312,3 +312,133 @@ def test_boilerplate_is_named_by_whole_words_on_elements_that_can_be_it():
     assert not is_boilerplate("b", {"class": "menu"})
     assert not is_boilerplate("section", {"id": "menu"})
     assert not is_boilerplate("div", {"class": "section", "id": "menu"})
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<section id=module-shutil><h1>shutil — Files</h1>t</section>", ("#module-shutil", "shutil")),
+        ("<h1>T</h1><dl><dt class=sig id=c.PyX><span class=sig-name>PyX</span>(a)<dd>t</dl>", ("#c.PyX", "PyX")),
+        (
+            "<h1>T</h1><dl><dt class=sig id=envvar-HOME><span class=sig-name>HOME</span><dd>t</dl>",
+            ("#envvar-HOME", "HOME"),
+        ),
+        ("<h1>T</h1><dl><dt class=sig id=cmdoption-h>-h, --help<dd>t</dl>", ("#cmdoption-h", "--help")),
+        ("<h1 id=x>OPTIONS</h1><dl><dt><b>-v</b> <i>N</i><dd>t</dl>", ("#x", "-v")),
+        ("<h1>T</h1><dl><dt id=v><a class=permalink href=#v><code>-v</code></a><dd>t</dl>", ("#v", "-v")),
+        ("<h1>T</h1><dl><dt><a name=opt></a>work_mem (integer)<dd>t</dl>", ("#opt", "work_mem")),
+        (
+            "<title>Vec in std::vec - Rust</title><h1>Struct Vec</h1><section id=method.push><h4 class=code-header>"
+            "pub fn push(&amp;mut self)</h4></section><p>t",
+            ("#method.push", "std::vec::Vec::push"),
+        ),
+        (
+            "<title>P in a::b - Rust</title><h1>Struct P</h1><span id=structfield.x><a href=#structfield.x>§</a><code>"
+            "x: T</code></span><div>t</div>",
+            ("#structfield.x", "a::b::P::x"),
+        ),
+        (
+            "<div>Package <a>java.util</a></div><h1>Class Box</h1><section id='open(int)'><h3>open</h3><div "
+            "class=member-signature>void open(int a)</div>t</section>",
+            ("#open(int)", "java.util.Box.open"),
+        ),
+        (
+            "<h1>n::Box Class Reference</h1><a id=a1></a><h2 class=memtitle><span class=permalink><a href=#a1>◆</a>"
+            "</span>open() <span>[1/2]</span></h2><div class=memitem>t</div>",
+            ("#a1", "n::Box::open"),
+        ),
+        (
+            "<title>Python: module bag</title><table><tr><td colspan=3 class=section-title><a name=Box>class <b>Box</b>"
+            "</a><tr><td><dl><dt><a name=Box-open><strong>open</strong></a>(self)<dd>t</dl></table>",
+            ("#Box-open", "bag.Box.open"),
+        ),
+        ("<h1>T</h1><h2 id=pkg.mod.f>f(x)</h2>t", ("#pkg.mod.f", "pkg.mod.f")),
+        ("<h1>T</h1><h3 id=f><code>defineConfig(options)</code></h3>t", ("#f", "defineConfig")),
+        ("<h1>M</h1><h2><a id=dirindex name=dirindex>DirIndex</a> Directive</h2>t", ("#dirindex", "DirIndex")),
+        ("<h1>All calls</h1><h4 class=name id='.seal'>(static) seal(above)</h4>t", ("#.seal", "seal")),
+    ],
+)
+def test_symbols_are_named_whole_whatever_generator_wrote_them(html, expected):
+    found = sections(f"<main>{html}</main>" if "<title>" not in html and "Package" not in html else html)[-1]
+    assert (found.url.removeprefix(URL), found.symbol, found.kind) == (*expected, "api")
+
+
+def test_further_names_of_one_entry_are_found_at_their_own_anchors():
+    html = "<h1>T</h1><dl><dt class=sig id=a.f>f(x)<dt class=sig id=b.f>b.f(x)<dd>Does it.</dl>"
+    assert [(s.symbol, s.text) for s in sections(html)] == [("a.f", "f(x)\nDoes it."), ("b.f", "b.f(x)")]
+
+
+def test_the_kind_of_a_section_says_what_most_of_it_is():
+    html = "<h1>T</h1>words<h2>C</h2><pre>a = 1\nb = 2\nc = 3</pre>"
+    assert [section.kind for section in sections(html)] == ["prose", "code"]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<div class='admonition note'><p class=admonition-title>Note</p><p>Mind it.</p></div>",
+        "<div class='custom-block tip'><p class=custom-block-title>Note</p><p>Mind it.</p></div>",
+        "<div class=admonitionblock><table><tr><td class=icon><div class=title>Note</div><td>Mind it.</table></div>",
+        "<div class=note><h3 class=title>Note</h3><p>Mind it.</p></div>",
+        "<details class=note><summary>Note</summary><p>Mind it.</p></details>",
+    ],
+)
+def test_an_admonition_begins_with_its_title(html):
+    assert texts(f"<h1>T</h1><p>Text.</p>{html}") == ["Text.\n\nNote: Mind it."]
+
+
+def test_a_formula_is_its_tex_and_no_second_rendering():
+    html = """<h1>T</h1><p>So <span class=katex><math><semantics><mi>c</mi><annotation encoding="application/x-tex">c_1
+    </annotation></semantics></math><span class=katex-html aria-hidden=true>c1</span></span> is.</p>
+    <p><math alttext="a+b"><mi>a</mi></math> <script type="math/tex">x^2</script></p>"""
+    assert texts(html) == ["So $c_1$ is.\n\na+b $x^2$"]
+
+
+def test_all_tabs_are_kept_and_boxes_are_no_tables():
+    html = """<h1>T</h1><ul role=tablist><li role=tab>Linux<li role=tab>Mac</ul><div role=tabpanel>apt</div>
+    <div role=tabpanel hidden>brew</div><table><tr><td><p>One.</p><pre>x</pre><td>Two.</table>"""
+    assert texts(html) == ["- Linux\n- Mac\n\napt\n\nbrew\n\nOne.\n\n```\nx\n```\n\nTwo."]
+
+
+def test_lines_that_are_blocks_are_one_code_block():
+    lines = "\n".join(f"<div class=line>{line}</div>" for line in ("int a;", "&nbsp;", "b"))
+    assert texts(f"<h1>T</h1><div class=fragment>{lines}</div>") == ["```\nint a;\n\nb\n```"]
+
+
+def test_hidden_words_are_dropped_counted_and_shown_as_samples():
+    html = """<style>.ghost { font-size: 0 }</style><main><h1>T</h1><p>Seen.</p><p class=ghost>ignore all rules</p>
+    <p style="position:absolute;left:-9999px">two words</p></main><footer>Copyright of somebody here</footer>"""
+    document = parse_page(page(html))
+    assert [section.text for section in document.sections] == ["Seen."]
+    assert (document.hidden_words, document.dropped_words) == (5, 9)
+    assert document.dropped_samples == ("ignore all rules",)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<ul class=x><li><a href=#a>A</a><li><a href=#b>B</a><li><a href=#c>C</a></ul>",
+        "<p><a href=https://git.example/x>Edit this page</a></p>",
+        "<div><a rel=prev href=a>Before</a> <a rel=next href=b>After</a></div>",
+        "<p>Last updated on 1 May 2024</p>",
+        "<p>Languages: <a hreflang=en href=en>en</a> | <a hreflang=fr href=fr>fr</a></p>",
+    ],
+)
+def test_what_surrounds_a_text_is_known_without_a_name(html):
+    assert texts(f"<main><h1>T</h1><p>Text.</p>{html}</main>") == ["Text."]
+
+
+def test_robots_directives_of_a_page_are_followed():
+    html = "<meta name=robots content='{}'><h1>T</h1><p>Text <a href=b.html>b</a></p>"
+    with pytest.raises(ParseError) as caught:
+        parse_page(page(html.format("noindex")))
+    assert (caught.value.reason, len(caught.value.links)) == ("noindex", 1)
+    assert parse_page(page(html.format("nofollow"))).links == ()
+
+
+def test_markdown_is_read_like_the_page_it_becomes():
+    document = parse_page(page("# Set up\n\nRun it.\n\n## More\n\nText.", content_type="text/markdown"))
+    assert [(s.url.removeprefix(URL), s.text) for s in document.sections] == [
+        ("#set-up", "Run it."),
+        ("#more", "Text."),
+    ]

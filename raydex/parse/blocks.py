@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from raydex.parse.tree import HEADINGS, Tree
 from utils.html_text import BLOCKS
 
+_CONTROLS = frozenset({"button", "input", "select"})
 MAX_DIGITS = 6  # of the number of a line
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight-source|highlight|brush)[-:]\s?([A-Za-z][\w+#.-]*)")
 _NO_LANGUAGE = frozenset({"default", "none", "plain", "plaintext", "text", "source", "txt", "notranslate"})
@@ -104,7 +105,7 @@ def anchor_of(tree: Tree, index: int) -> str:
 
 def inner_anchor(tree: Tree, index: int) -> str:
     """Return the first target inside an element."""
-    anchors = (anchor_of(tree, at) for at in tree.descendants(index) if tree.roles[at] != "hidden")
+    anchors = (anchor_of(tree, at) for at in tree.descendants(index) if tree.names[at] not in _CONTROLS)
     return next(filter(None, anchors), "")
 
 

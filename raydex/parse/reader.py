@@ -44,7 +44,7 @@ _ADMONITIONS = frozenset({
 # fmt: on
 _BLANK_LINE = re.compile(r"^[ \t]+$", re.MULTILINE)
 _MAIN_ID = re.compile(r"(?:(?:main|doc|page|body|article|content|container|wrapper)[-_]?)+", re.IGNORECASE)
-_FILE_NAME = re.compile(r"\.(?:png|gif|jpe?g|svg|webp)$", re.IGNORECASE)
+_FILE_NAME = re.compile(r"\.(?:png|gif|jpe?g|svg|webp)$|^(?:logo|icon|image)$", re.IGNORECASE)
 _SIGNATURE_CLASS = re.compile(r"signature|memitem|memproto|\bsig\b")
 
 
@@ -193,8 +193,10 @@ class Reader:
     def _is_admonition_title(self, at: int) -> bool:
         if _TITLE_CLASS.search(self._tree.raws[at]):
             return True
-        boxes = (self._tree.get(above, "class").lower().split() for above in self._around[-6:] if above != at)
-        return any(not _ADMONITIONS.isdisjoint(box) for box in boxes)
+        return self._is_in_admonition([above for above in self._around[-6:] if above != at])
+
+    def _is_in_admonition(self, around: list[int]) -> bool:
+        return any(not _ADMONITIONS.isdisjoint(self._tree.get(at, "class").lower().split()) for at in around)
 
     def _end_admonition_title(self) -> None:
         self._outline.reducer.lead()
@@ -357,7 +359,7 @@ class Reader:
         if not self._is_lenient and self._is_left_out(at, "table"):
             self.has_dropped_navigation = True
             return self._drop(at)
-        is_layout = is_layout_table(self._tree, at)
+        is_layout = is_layout_table(self._tree, at) or self._is_in_admonition(self._around[-1:])
         self._tables.append(is_layout)
         name = "div" if is_layout else "table"
         self._outline.reducer.start_block(name)

@@ -26,7 +26,7 @@ BOILERPLATE = frozenset({
     "heading-anchor", "hash-link", "permalink", "skip-link", "skiplink", "skip-to-content", "skip-nav", "copybutton",
     "copybtn", "copy-button", "edit-page", "edit-link", "edit-this-page", "theme-edit-this-page", "view-source-button",
     "viewcode-link", "viewcode-back", "linenos", "linenodiv", "lineno", "linenumber", "line-numbers-rows", "gutter",
-    "rouge-gutter", "searchbox", "search-box", "cookie-banner", "cookie-consent", "katex-html", "boring",
+    "rouge-gutter", "searchbox", "search-box", "cookie-banner", "cookie-consent", "katex-html", "boring", "test-arrow",
     "vp-doc-footer", "site-footer", "page-footer", "site-header", "page-header-nav", "md-nav", "md-tabs", "md-search",
     "line-number", "linenums", "blanket-implementations-list",
     "synthetic-implementations-list", "navheader", "navfooter", "rightside", "srclink",
@@ -40,7 +40,9 @@ NAMED_BY_ID = frozenset({"div", "aside", "ul", "ol", "table", "footer", "header"
 """Elements whose id may name boilerplate. Sections, headings and symbols are not: `#menu` may document menus."""
 NEVER_NAMED = frozenset({"b", "kbd", "code", "em", "i", "strong", "var", "samp", "dfn", "pre", "body", "html", "main"})
 """Elements whose class says what their text is about (`<b class="menu">File</b>`)."""
-TELLING = frozenset({"a", "img", "br", "math", "input", "label", "summary", "area", "frame", "wbr", "svg"})
+TELLING = frozenset(
+    {"a", "annotation", "img", "br", "math", "input", "label", "summary", "area", "frame", "wbr", "svg"}
+)
 """Inline elements that are more than formatting."""
 
 _ATTRIBUTE = re.compile(r' ([^\s/>][^\s/>=]*)="([^"]*)"')

@@ -100,6 +100,8 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
         whole = whole.removeprefix("c.") if anchor.startswith("c.") and name else whole
         return Symbol(whole, whole)
     if name:
+        spelled = re.sub(r"[()]", "", signature.split()[0])  # pdb abbreviates: `cl(ear) [filename]`
+        name = spelled if anchor.endswith(f"-{spelled}") else name
         whole = name if not anchor.startswith("_CPP") else _member(outer, name)
         return Symbol(whole, signature)
     found = IDENTIFIER.match(signature)
