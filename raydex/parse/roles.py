@@ -19,7 +19,8 @@ CONTROLS = frozenset({"nav", "form", "button", "select", "textarea", "dialog", "
 ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "menubar", "menu", "toolbar", "doc-toc", "dialog"})
 # fmt: off
 BOILERPLATE = frozenset({
-    "sidebar", "sphinxsidebar", "md-sidebar", "toc", "localtoc", "table-of-contents", "tableofcontents",
+    "sidebar", "sphinxsidebar", "md-sidebar", "col-sidebar", "page-menu", "toc", "localtoc", "table-of-contents",
+    "tableofcontents",
     "on-this-page", "breadcrumb", "breadcrumbs", "rustdoc-breadcrumbs", "navbar", "nav", "navigation", "nav-links",
     "mobile-nav", "menu", "footer", "md-footer", "md-header", "related", "page-nav", "pagination", "pagination-nav",
     "pager", "prev-next", "prev-next-area", "rst-footer-buttons", "headerlink", "header-anchor", "anchor-link",
