@@ -75,7 +75,8 @@ class CrawlConfig(Settings):
     )
     parse_deadline_s: float = Field(20.0, gt=0, description="Seconds that reading one page may take.")
     render: bool = Field(
-        False, description="Run pages that need JavaScript in a browser (needs requirements-render.txt and Chromium)."
+        default=False,
+        description="Run pages that need JavaScript in a browser (needs requirements-render.txt and Chromium).",
     )
     duplicate_share: float = Field(
         0.9,

@@ -34,7 +34,7 @@ class ConfigError(RaydexError):
 
 
 class FetchError(RaydexError):
-    """A page could not be fetched. `reason` is a short stable word: timeout, http_500, redirect_loop, …
+    """A page could not be fetched. `reason` is a short stable word: timeout, http_500, redirect_loop…
 
     retry_after_s: seconds the server asked us to stay away (Retry-After), 0 when it did not say.
     """
@@ -57,7 +57,8 @@ class TooLarge(FetchError):
 
 
 class ParseError(RaydexError):
-    """A page could not be read as a document. `reason` is a short stable word: empty, not_html, …
+    """A page could not be read as a document. `reason` is a short stable word: empty, navigation_only, noindex,
+    needs_javascript, soft_404, not_html, too_deep, not_markup, bad_notebook, deadline.
 
     links: absolute URLs on the page, which a crawl may follow all the same.
     """

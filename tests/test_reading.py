@@ -17,6 +17,7 @@ from raydex.checkpoint import PageStore
 from raydex.config import BuildConfig, CrawlConfig
 from raydex.crawl import Visit
 from raydex.embed import HashEmbedder, load_tokenizer
+from raydex.parse import parse_page
 from raydex.records import Page, Source, stable_id
 
 SITE = "https://docs.example.org/"
@@ -117,8 +118,12 @@ def test_page_of_the_same_bytes_is_not_parsed_again(reader, monkeypatch):
 def test_other_code_or_settings_read_the_stored_body_again(reader, monkeypatch):
     reader.one("b1", got(GOOD))
     parsed: list[Page] = []
-    parse = reading.parse_page
-    monkeypatch.setattr(reading, "parse_page", lambda page: parsed.append(page) or parse(page))
+
+    def noted(page: Page) -> object:
+        parsed.append(page)
+        return parse_page(page)
+
+    monkeypatch.setattr(reading, "parse_page", noted)
     monkeypatch.setattr(reading, "code_digest", lambda: "another")
     assert reader.one("b2", unchanged()).outcome == "fetched"
     assert [page.body for page in parsed] == [GOOD.encode()]
@@ -199,12 +204,10 @@ def test_page_that_asks_not_to_be_indexed_leaves_at_once(reader):
 
 
 def test_one_bad_page_is_named_and_the_others_of_its_unit_go_on(reader, monkeypatch):
-    parse = reading.parse_page
-
     def sometimes(page: Page) -> object:
         if page.url.endswith("bad.html"):
             raise RuntimeError("a bug in the parser")
-        return parse(page)
+        return parse_page(page)
 
     monkeypatch.setattr(reading, "parse_page", sometimes)
     outcomes = reader.read("b1", got(GOOD, "bad.html"), got(GOOD, "good.html")).outcomes

@@ -27,8 +27,8 @@ def brute_force(chunks, vectors, query):
     """(score, chunk_id) of all chunks, best first, by numpy: exact order of scores that one kernel computed."""
     with tempfile.TemporaryDirectory() as folder:
         none = sections_to_table([])
-        shard = write_shard("0", chunks_to_table(chunks), vectors, none, pages_to_table([]), Path(folder))
-        shard = open_shard(shard, Path(folder))
+        written = write_shard("0", chunks_to_table(chunks), vectors, none, pages_to_table([]), Path(folder))
+        shard = open_shard(written, Path(folder))
         scores, rows = shard.search(query[np.newaxis], len(chunks))
     exact = dict(zip((chunk.chunk_id for chunk in chunks), vectors.astype(np.float64) @ query, strict=True))
     pairs = [(float(np.clip(s, -1, 1)), shard.chunk_ids[r]) for s, r in zip(scores[0], rows[0], strict=True)]

@@ -138,7 +138,8 @@ def test_snapshot_of_the_format_before_this_one_can_be_opened(index_dir):
     write_manifest(index_dir, replace(made, format_version=1, shards=tuple(shards)))
     assert verify(index_dir, made.snapshot_id) == []
     opened = open_snapshot(index_dir, made.snapshot_id)
-    section = next(opened.shards[0].section(chunk.section_id) for chunk in [opened.shards[0].chunk(0)])
+    section = opened.shards[0].section(opened.shards[0].chunk(0).section_id)
+    assert section is not None
     assert (section.kind, section.symbol) == ("prose", "")
     assert pages_of(shards[0], index_dir / "objects", ["title"]).num_rows == 1
 

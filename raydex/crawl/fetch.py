@@ -61,7 +61,8 @@ class _Host:
 class Fetcher(AbstractAsyncContextManager["Fetcher"]):
     """Makes all requests to the origins that it owns, each at its own pace; for one event loop.
 
-    addresses: of the sources' seeds (guard.seed_addresses); looked up now when not given. wait, clock, resolve, ssl_context: for tests.
+    addresses: of the sources' seeds (guard.seed_addresses); looked up now when not given. wait, clock, resolve,
+    ssl_context: for tests.
     """
 
     def __init__(

@@ -109,7 +109,10 @@ def _html_of(page: Page) -> str:
     if not is_html(text, page.content_type):
         if not is_markup(page.content_type) or "\0" in text[:_SNIFFED_CHARS]:
             raise ParseError(page.url, "not_html", page.content_type or "no content type")
-        text = to_html(text, page.content_type, title=page.title)
+        try:
+            text = to_html(text, page.content_type, title=page.title)
+        except ParseError as error:  # markup does not know the address
+            raise ParseError(page.url, error.reason, error.detail) from error
     if is_bomb(text):
         raise ParseError(page.url, "too_deep", "unclosed tags would make the parser need quadratic time")
     return text
