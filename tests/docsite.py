@@ -80,6 +80,10 @@ class DocSite:
         self._server.server_close()
         self._outside.close()
 
+    def hang_up(self) -> None:
+        """Close every connection that clients keep open."""
+        self._server.drop_connections()
+
     def put(
         self,
         path: str,
