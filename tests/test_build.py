@@ -61,7 +61,8 @@ def test_index_name_comes_from_the_host_when_none_is_given(site, tmp_path, capsy
 def test_page_that_fails_is_counted_named_with_its_reason_and_does_not_end_the_build(build, site):
     bad = ["500", "404", "drop", "huge", "redirect-loop", "redirect-ok", "redirect-out", "binary", "wrong-charset"]
     links = "".join(f'<a href="/fail/{name}">{name}</a> ' for name in [*bad, "robots-denied", "503-then-ok"])
-    site.put("broken.html", f"<main><h1>Broken links</h1><p>All that is broken: {links}</p></main>")
+    text = "All that is broken on this site, so that a crawl can show what it does when pages fail one after the other."
+    site.put("broken.html", f"<main><h1>Broken links</h1><p>{text} {links}</p></main>")
     code, line = build(site.url, site.url + "broken.html", "--max-failed-share", "0.5", "--attempts", "3")
     assert code == 0
     report = build.report()

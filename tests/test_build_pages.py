@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from raydex.checkpoint import PageStore
 from raydex.snapshot import current_id, list_snapshots, open_snapshot
 from tests.builder import LISTS, Builder, urls
 from tests.docsite import DocSite, handbook, handbook_paths, page, question
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("cluster")]
 
@@ -119,6 +121,23 @@ def test_page_that_its_sitemap_calls_unchanged_is_not_even_asked_for(build, site
     assert second["content_digest"] == first["content_digest"]
     build(site.url, "--lastmod-days", "0")
     assert build.report()["page_origins"] == {"unchanged": PAGES}
+
+
+def test_site_that_does_not_answer_holds_up_no_other(build, site, tmp_path):
+    with DocSite(handbook(pages=8)) as silent:
+        silent.block_after(0)
+        tables = [f'[[source]]\nname = "{n}"\nseeds = ["{s.url}"]\n' for n, s in (("silent", silent), ("lively", site))]
+        others = len(handbook_paths(PAGES)) + 1  # and robots.txt
+
+        def answer_when_the_other_is_done() -> None:
+            eventually(lambda: len(site.requests) >= others, within_s=25)
+            silent.unblock()
+
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(answer_when_the_other_is_done)
+            code, line = build("--sources", sources_file(tmp_path, "".join(tables)), "--discover", "links")
+            waiting.result()
+    assert (code, line["pages"] + line["duplicate_pages"]) == (0, PAGES + 8)
 
 
 def test_print_view_is_left_out_for_the_page_it_prints_and_named_as_its_copy(build, site):

@@ -56,10 +56,28 @@ def test_an_address_belongs_to_the_first_source_that_holds_it():
     frontier = frontier_of(first, second)
     level = frontier.take()
     frontier.add_links(level[1], ["/a/1", "/b", "/private/1"])
-    assert [(v.source, v.url) for v in frontier.take()] == [
-        ("first", "https://x.org/a/1"),
-        ("second", "https://x.org/b"),
-    ]
+    assert [(v.source, v.url) for v in frontier.take()] == [("second", "https://x.org/b")]
+    frontier.cross()
+    assert [(v.source, v.url) for v in frontier.take()] == [("first", "https://x.org/a/1")]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_pages_do_not_depend_on_which_of_two_sites_is_faster(order):
+    """Both link to the same pages of the first, which has room for one more."""
+    first = Source(name="first", seeds=("https://a.org/",), max_pages=2)
+    second = Source(name="second", seeds=("https://b.org/",))
+    frontier = frontier_of(first, second)
+    homes = frontier.take()
+    links = [["/own"], ["https://a.org/from-b", "https://a.org/own"]]
+    for at in order:
+        frontier.add_links(homes[at], links[at])
+    frontier.add_redirect(homes[1], "https://a.org/moved")
+    found = frontier.take()
+    frontier.cross()
+    assert urls([*found, *frontier.take()]) == ["https://a.org/own", "https://a.org/moved"]
+    assert frontier.truncated == 1
+    frontier.cross()
+    assert frontier.take() == []
 
 
 def test_links_beyond_the_depth_and_the_number_of_pages_are_counted_once_each():

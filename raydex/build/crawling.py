@@ -2,8 +2,8 @@
 
     Frontier → units per host → Pipeline → receipts → Frontier, PageReport
 
-Pages are fetched in any order, but their links enter the frontier in the order in which the pages were found. So the
-pages of a crawl depend on the site alone, never on timing, and a resumed build finds the same ones.
+Pages are fetched in any order, but their links enter the frontier in the order in which the pages of their source were
+found. So the pages of a crawl depend on the sites alone, never on timing, and a resumed build finds the same ones.
 """
 
 import logging
@@ -15,7 +15,7 @@ from datetime import datetime
 from ray.exceptions import RayTaskError
 
 from raydex.build.loading import Loaded
-from raydex.build.pipeline import Pipeline, result_of, unit_name
+from raydex.build.pipeline import Pipeline, Ref, result_of, unit_name
 from raydex.build.progress import Status
 from raydex.build.reading import links_of
 from raydex.build.report import PageReport
@@ -42,7 +42,7 @@ class Crawl:
         self._robots: dict[str, RobotsRules] = {}
         self._lastmods: dict[str, datetime] = {}
         self._frontier = Frontier(context.sources, self._robots_of, context.config.crawl)
-        self._order: deque[Visit] = deque()  # given out and not yet followed, in the order of discovery
+        self._order: dict[str, deque[Visit]] = defaultdict(deque)  # by source: found and not yet followed, in order
         self._waiting: dict[str, deque[Visit]] = defaultdict(deque)  # by host
         self._again: deque[tuple[Visit, str]] = deque()  # visits to be made once more, and why
         self._outcomes: dict[str, tuple[PageOutcome, str]] = {}  # URL → outcome and unit, until it is followed
@@ -54,30 +54,38 @@ class Crawl:
         """unit_id → digest of its content, of the units with chunks."""
 
     def run(self) -> None:
+        discoveries = self._discoveries()
         for source in self._context.sources:
-            self._list(source)
-        self._admit()
-        while self._order:
-            self._give_out()
-            for receipt in self._pipeline.step().crawls:
-                if receipt.chunk_count:
-                    self.units[receipt.unit_id] = receipt.content
-                for outcome in receipt.outcomes:
-                    self._take(outcome, receipt.unit_id)
-            self._follow()
-            self._admit()
+            self._list(source, discoveries.get(source.name))
+        while self._admit():
+            while any(self._order.values()):
+                self._give_out()
+                for receipt in self._pipeline.step().crawls:
+                    if receipt.chunk_count:
+                        self.units[receipt.unit_id] = receipt.content
+                    for outcome in receipt.outcomes:
+                        self._take(outcome, receipt.unit_id)
+                self._follow()
+                self._admit()
+            self._frontier.cross()
         self._pages.add_frontier(self._frontier)
 
-    def _list(self, source: Source) -> None:
+    def _discoveries(self) -> dict[str, Ref]:
+        """Ask all sites at once for what they list of themselves."""
+        if not set(self._context.config.crawl.discover) - {"links"}:
+            return {}
+        sites = [source for source in self._context.sources if source.seeds[0].startswith("http")]
+        return {s.name: self._pipeline.owner(origin_of(s.seeds[0])).discover.remote(s.name) for s in sites}
+
+    def _list(self, source: Source, discovery: Ref | None) -> None:
         """Give the frontier what a source lists: the files of a folder, a loader's documents, a site's sitemap."""
         seed = source.seeds[0]
         if seed.startswith("file:"):
             self._frontier.add_listed(source.name, list_folder(source))
         elif seed.startswith("loader:"):
             self._frontier.add_listed(source.name, self._loaded(source))
-        elif set(self._context.config.crawl.discover) - {"links"}:
-            owner = self._pipeline.owner(origin_of(seed))
-            found: Discovery = result_of(owner.discover.remote(source.name))
+        elif discovery is not None:
+            found: Discovery = result_of(discovery)
             self._pages.problems += found.problems
             self._lastmods.update((entry.url, entry.lastmod) for entry in found.entries if entry.lastmod)
             self._frontier.add_listed(source.name, (entry.url for entry in found.entries))
@@ -92,11 +100,14 @@ class Crawl:
         self._pages.problems += loaded.problems
         return loaded.urls
 
-    def _admit(self) -> None:
-        for visit in self._frontier.take():
-            self._order.append(visit)
+    def _admit(self) -> bool:
+        """Line up what was found; return whether there was anything."""
+        found = self._frontier.take()
+        for visit in found:
+            self._order[visit.source].append(visit)
             self._waiting[origin_of(visit.url)].append(visit)
-            self._status.queued_pages += 1
+        self._status.queued_pages += len(found)
+        return bool(found)
 
     def _give_out(self) -> None:
         """Begin as many units as hosts and memory allow, full ones first of all, short ones when a host idles."""
@@ -105,8 +116,10 @@ class Crawl:
             visit, why = self._again.popleft()
             self._begin(origin_of(visit.url), [visit], renders=why == "needs_javascript")
         busy = self._pipeline.crawls_per_host()
+        hosts = sum(bool(waiting) for waiting in self._waiting.values())
+        most = max(1, min(UNITS_PER_HOST, MOST_UNITS // max(1, hosts)))  # of many hosts, each gets its share
         for host, waiting in self._waiting.items():
-            while waiting and busy[host] < UNITS_PER_HOST and busy.total() < MOST_UNITS:
+            while waiting and busy[host] < most and busy.total() < MOST_UNITS:
                 if len(waiting) < size and busy[host] > 1:
                     break
                 self._begin(host, [waiting.popleft() for _ in range(min(size, len(waiting)))])
@@ -116,9 +129,7 @@ class Crawl:
         self._visits.update((visit.url, visit) for visit in visits)
         self._pipeline.crawl(
             FetchUnit(
-                unit_id=unit_name(
-                    [*(visit.url for visit in visits), "rendered"] if renders else [v.url for v in visits]
-                ),
+                unit_id=unit_name([visit.url for visit in visits] + ["rendered"] * renders),
                 host=host,
                 visits=tuple(visits),
                 lastmods={v.url: self._lastmods[v.url] for v in visits if v.url in self._lastmods},
@@ -134,18 +145,23 @@ class Crawl:
         self._outcomes[outcome.url] = (outcome, unit_id)
 
     def _follow(self) -> None:
-        while self._order and self._order[0].url in self._outcomes:
-            visit = self._order.popleft()
-            outcome, unit_id = self._outcomes.pop(visit.url)
-            self._status.queued_pages -= 1
-            if outcome.outcome in INDEXED:
-                self.reached |= {visit.source, visit.url}
-            if outcome.outcome in HAS_LINKS:
-                self._frontier.add_links(visit, self._links_of(visit.url, unit_id))
-            if outcome.redirect_to:
-                outcome = self._redirected(visit, outcome)
-            self._pages.add(outcome)
-            self._status.pages[outcome.outcome] += 1
+        for order in self._order.values():
+            while order and order[0].url in self._outcomes:
+                self._follow_one(order.popleft())
+
+    def _follow_one(self, visit: Visit) -> None:
+        outcome, unit_id = self._outcomes.pop(visit.url)
+        self._status.queued_pages -= 1
+        links = self._links_of(visit.url, unit_id) if outcome.outcome in HAS_LINKS else ()
+        self._frontier.add_links(visit, links)
+        if outcome.outcome in INDEXED:
+            self.reached.add(visit.source)
+        if outcome.outcome in INDEXED or links:
+            self.reached.add(visit.url)
+        if outcome.redirect_to:
+            outcome = self._redirected(visit, outcome)
+        self._pages.add(outcome)
+        self._status.pages[outcome.outcome] += 1
 
     def _links_of(self, url: str, unit_id: str) -> Sequence[str]:
         if unit_id not in self._links:

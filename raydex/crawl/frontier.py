@@ -53,7 +53,8 @@ class Frontier:
     """Which URLs to visit next: breadth first, each canonical URL once. Pure, but for what `robots` does.
 
     The visits that `take` gives may be made in any order, at once; what they find goes back in the order in which they
-    were given. Then pages alone decide which URLs are visited, and in which order.
+    were given, for each source by itself: a slow site holds up no other. Links from one source to another wait until
+    `cross`. So pages alone decide which URLs are visited, and in which order.
 
     robots: origin (`scheme://host[:port]`) → its rules; asked when the first URL of an origin would be admitted.
     A URL belongs to the first source whose scope holds it. max_pages counts admitted visits, redirect targets aside.
@@ -74,16 +75,27 @@ class Frontier:
         self._shapes: Counter[int] = Counter()  # admitted per hash of a shape
         self._redirects: dict[str, str] = {}
         self._waiting: list[Visit] = []
+        self._crossing: dict[str, dict[str, Visit]] = {source.name: {} for source in sources}
         for seed in (seed for source in sources for seed in source.seeds):
             self._consider(canonical_url(seed), depth=0)
 
     def take(self) -> list[Visit]:
         """Return what was admitted since the last call, in the order of discovery.
 
-        The crawl is done when this is [] and the results of all visits have been given back.
+        When this is [] and the results of all visits have been given back, `cross` tells whether the crawl goes on.
         """
         waiting, self._waiting = self._waiting, []
         return waiting
+
+    def cross(self) -> None:
+        """Admit what links and redirects led to from one source to another, now that all results are back."""
+        for crossing in self._crossing.values():
+            for visit in crossing.values():
+                if not visit.chain:
+                    self._consider(visit.url, depth=visit.depth, referrer=visit.referrer)
+                elif visit.url not in self._admitted and self._allowed(visit.url):
+                    self._admit(visit)
+            crossing.clear()
 
     def add_links(self, visit: Visit, links: Iterable[str]) -> None:
         if not self._follows_links:
@@ -91,7 +103,8 @@ class Frontier:
         for link in links:
             address = link.partition("#")[0]
             if address not in self._admitted and hash(address) not in self._dropped:  # most are known: save the parsing
-                self._consider(canonical_url(link, base=visit.url), depth=visit.depth + 1, referrer=visit.url)
+                url = canonical_url(link, base=visit.url)
+                self._consider(url, depth=visit.depth + 1, referrer=visit.url, linked_from=visit.source)
 
     def add_listed(self, source_name: str, urls: Iterable[str], *, depth: int = 1) -> None:
         """Admit what a sitemap, an llms.txt, a folder or a loader names.
@@ -121,15 +134,22 @@ class Frontier:
         if len(chain) > MAX_REDIRECTS:
             raise FetchError(visit.url, "redirect_limit", f"more than {MAX_REDIRECTS} from {chain[0]}")
         self._redirects[visit.url] = target
-        if target in self._admitted or self._is_trap(target, visit.depth) or not self._allowed(target):
+        if target in self._admitted or self._is_trap(target, visit.depth):
             return
-        self._admit(Visit(url=target, source=source.name, depth=visit.depth, referrer=visit.referrer, chain=chain))
+        found = Visit(url=target, source=source.name, depth=visit.depth, referrer=visit.referrer, chain=chain)
+        if source.name != visit.source:
+            self._crossing[visit.source][target] = found
+        elif self._allowed(target):
+            self._admit(found)
 
-    def _consider(self, url: str, *, depth: int, referrer: str = "") -> None:
+    def _consider(self, url: str, *, depth: int, referrer: str = "", linked_from: str = "") -> None:
         source = self._owner(url)
         if source is None or url in self._admitted or hash(url) in self._dropped:
             return
-        if PurePosixPath(urlsplit(url).path).suffix.lower() in BINARY_SUFFIXES:
+        if linked_from and source.name != linked_from:
+            found = Visit(url=url, source=source.name, depth=depth, referrer=referrer)
+            self._crossing[linked_from].setdefault(url, found)
+        elif PurePosixPath(urlsplit(url).path).suffix.lower() in BINARY_SUFFIXES:
             self.binary += self._drop(url)
         elif self._is_trap(url, depth):
             return
