@@ -60,3 +60,18 @@ def test_nested_setting_has_a_short_flag_and_a_full_variable():
 def test_resolved_settings_never_change():
     with pytest.raises(ValueError, match="frozen"):
         BuildConfig().shards = 3  # type: ignore[misc]
+
+
+def test_a_switch_takes_no_value_on_the_command_line_and_one_in_the_environment(monkeypatch):
+    parser = argparse.ArgumentParser()
+    add_flags(parser, BuildConfig)
+    given = vars(parser.parse_args(["--render"]))
+    assert resolve(BuildConfig, given, {}, "").crawl.render
+    assert not resolve(BuildConfig, {}, {}, "").crawl.render
+    monkeypatch.setenv("RAYDEX_CRAWL__RENDER", "yes")
+    assert resolve(BuildConfig, {}, {}, "").crawl.render
+
+
+def test_an_unknown_way_of_discovery_is_named_with_those_there_are():
+    with pytest.raises(ConfigError, match=r"unknown: feeds; allowed are links, sitemap, llms\.txt"):
+        resolve(BuildConfig, {"crawl.discover": ["links", "feeds"]}, {}, "")
