@@ -304,13 +304,15 @@ def test_a_server_that_recovers_gives_its_page(fetcher, site):
     ("retry_after", "least", "most"),
     [
         ("12", 12.0, 12.0),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True), 60.0, 100.0),
+        ("in 100 s", 60.0, 100.0),
         ("Sun, 01 Nov 2026 10:00:00 -0000", 0.0, 0.5),
         ("soon", 0.0, 0.5),
         ("-5", 0.0, 0.5),
     ],
 )
 def test_the_wait_that_a_server_asks_for_is_kept(site, retry_after, least, most):
+    if retry_after == "in 100 s":  # as a date
+        retry_after = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     site.put("a.html", "", status=429, headers={"Retry-After": retry_after})
     waits = Waits()
     with fetching(CrawlConfig(attempts=2), wait=waits.wait, clock=waits.clock) as fetcher:
