@@ -57,6 +57,13 @@ class RunningBuild:
     def wait_for_more_of(self, finished: Callable[[], int], *, than: int) -> None:
         self.wait_for(lambda: finished() > than)
 
+    def resumed(self, site: DocSite, data_dir: Path) -> "RunningBuild":
+        """Start the build again, and wait until it goes on: workers of the killed one may finish a file until then."""
+        before = self.events("resume")
+        again = RunningBuild(site, data_dir)
+        again.wait_for_more_of(lambda: again.events("resume"), than=before)
+        return again
+
     def kill(self) -> None:
         """SIGKILL the driver. Its workers die with the raylet, at once; Ray's two agents take up to a minute more."""
         self.process.kill()
@@ -94,13 +101,10 @@ def test_build_killed_at_five_points_resumes_each_time_to_the_digest_of_an_unint
         build.kill()
         site.unblock()
     for finished in (build.vector_files, build.sharded):
-        before = finished()
-        build = RunningBuild(site, data_dir)
-        build.wait_for_more_of(finished, than=before)
+        build = build.resumed(site, data_dir)
+        build.wait_for_more_of(finished, than=finished())
         build.kill()
-    before = build.events("resume")
-    build = RunningBuild(site, data_dir)
-    build.wait_for_more_of(lambda: build.events("resume"), than=before)
+    build = build.resumed(site, data_dir)
     build.wait_for(lambda: any(index_dir.glob("snapshots/*/manifest.json")))
     build.kill()
 
