@@ -569,6 +569,20 @@ def test_every_accepted_encoding_is_unpacked(fetcher, site, encoding):
 
 
 @pytest.mark.parametrize("encoding", PACKED)
+def test_a_body_of_many_steps_is_unpacked_to_its_end(fetcher, site, encoding):
+    body = b"<p>words and more words</p>" * 20_000
+    site.put("a.html", PACKED[encoding](body), headers={"Content-Encoding": encoding})
+    assert fetch_page(fetcher, site, "a.html").body == body
+
+
+@pytest.mark.parametrize("encoding", PACKED)
+def test_a_packed_body_that_ends_too_early_is_a_bad_encoding(fetcher, site, encoding):
+    body = PACKED[encoding](b"<p>words and more words</p>" * 20_000)
+    site.put("a.html", body[:-3], headers={"Content-Encoding": encoding})
+    assert failure(fetcher, site, "a.html").reason == "bad_encoding"
+
+
+@pytest.mark.parametrize("encoding", PACKED)
 def test_a_bomb_is_cut_off_at_the_limit_without_being_unpacked(site, encoding):
     bomb = PACKED[encoding](bytes(64 * 2**20))
     site.put("a.html", bomb, headers={"Content-Encoding": encoding})

@@ -88,9 +88,10 @@ class _Brotli:
         return bool(self._stream.is_finished())
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        yield self._stream.process(data, output_buffer_limit=STEP)
-        while not self._stream.can_accept_more_data():
-            yield self._stream.process(b"", output_buffer_limit=STEP)
+        block = self._stream.process(data, output_buffer_limit=STEP)
+        while block or not self._stream.can_accept_more_data():  # some may wait inside, all input taken
+            yield block
+            block = self._stream.process(b"", output_buffer_limit=STEP)
 
 
 class _Zstd:
