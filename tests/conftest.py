@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Before ray is imported, and inherited by every process a test starts: all must agree on mode and token.
@@ -15,6 +16,13 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
+
+
+# The same examples in every run, and no limit on wall-clock time: machines are shared, and a test that fails must fail
+# again. For new examples: HYPOTHESIS_PROFILE=new python -m pytest tests/test_parse_fuzz.py
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("new", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 class NetworkForbidden(Exception):

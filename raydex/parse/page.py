@@ -78,8 +78,9 @@ def parse_page(page: Page) -> Document:
     title = _title(parser, heading_text, page.url)
     subject = page_symbol(heading_text, title, _package_before(tree, heading))
     sections, reader = _read(page, tree, root, title=title, subject=subject, heading=heading)
-    total_words = tree.words_of(0)
-    kept_words = tree.words_of(reader.root) - reader.dropped_words
+    read_words = tree.words_of(reader.root)
+    total_words = max(tree.words_of(0), read_words)  # of a broken page, a part may reach beyond the whole
+    kept_words = read_words - reader.dropped_words
     beginning = sections[0].text[:_BEGINNING_CHARS] if sections else ""
     if needs_javascript(parser, words=kept_words):
         raise ParseError(page.url, "needs_javascript", links=links)
