@@ -109,6 +109,21 @@ def test_unchanged_page_is_neither_parsed_nor_chunked_again(reader, monkeypatch)
     assert links_of(reader.context("b2"), "unit")[SITE + "a.html"]
 
 
+def test_changed_page_is_parsed_once_and_not_again_when_it_stays(reader, monkeypatch):
+    parsed: list[bytes] = []
+
+    def noted(page: Page) -> object:
+        parsed.append(page.body)
+        return parse_page(page)
+
+    changed = GOOD.replace("word1 ", "another ")
+    reader.one("b1", got(GOOD))
+    monkeypatch.setattr(reading, "parse_page", noted)
+    reader.one("b2", got(changed))
+    reader.one("b3", unchanged())
+    assert parsed == [changed.encode()]
+
+
 def test_page_of_the_same_bytes_is_not_parsed_again(reader, monkeypatch):
     reader.one("b1", got(GOOD))
     monkeypatch.setattr(reading, "parse_page", _never)

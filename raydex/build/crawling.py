@@ -6,7 +6,6 @@ Pages are fetched in any order, but their links enter the frontier in the order 
 found. So the pages of a crawl depend on the sites alone, never on timing, and a resumed build finds the same ones.
 """
 
-import logging
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,8 +24,6 @@ from raydex.crawl import Discovery, Frontier, RobotsRules, Visit, list_folder
 from raydex.errors import FetchError
 from raydex.records import Source
 from utils.urls import origin_of
-
-logger = logging.getLogger(__name__)
 
 MOST_UNITS, UNITS_PER_HOST = 64, 4
 """Units in flight: what the object store holds at most, and enough for every request a host takes at a time."""

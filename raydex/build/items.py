@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raydex.build.rows import Dropped
 from raydex.build.units import BuildContext
 from raydex.checkpoint import write_parquet
 from raydex.duplicates import LEAST_WORDS_OF_SECTION, Group, Item, group, sketch
@@ -90,9 +91,8 @@ def drop_duplicates(context: BuildContext, unit_ids: Sequence[str]) -> Duplicate
         *({"id": key, "url": urls[key], "kept_page_id": found.kept} for found in pages for key in found.dropped),
         *({"id": key, "url": urls[key], "kept_page_id": ""} for found in sections for key in found.dropped),
     ]
-    write_parquet(
-        context.build_dir / "dropped.parquet", pa.Table.from_pylist(rows, schema=DROPPED_SCHEMA), durable=False
-    )
+    table = pa.Table.from_pylist(rows, schema=DROPPED_SCHEMA)
+    write_parquet(context.build_dir / Dropped.FILE, table, durable=False)
     report = {"pages": [_told(found, urls) for found in pages], "sections": [_told(found, urls) for found in sections]}
     write_bytes(context.build_dir / "duplicates.json", json.dumps(report).encode())
     return DuplicatesReceipt(

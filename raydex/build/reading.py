@@ -164,6 +164,8 @@ class UnitReader:
         stored = self._store.head(page_id)
         if fetched.reason:
             return self._without_page(visit, FetchError(visit.url, fetched.reason, fetched.detail), page_id, stored)
+        is_changed = stored and fetched.page and stored.page.body_sha256 != fetched.page.body_sha256
+        before = self._read(stored.page) if stored and is_changed else None  # first: the new reading takes its place
         page = fetched.page or (stored.page if stored else None)
         reading = self._read(page) if page else None
         if page is None or reading is None:  # 304, but our copy is damaged
@@ -171,20 +173,10 @@ class UnitReader:
             return PageOutcome(url=visit.url, outcome="again", reason="store_damaged")
         if reading.reason == "needs_javascript" and self._crawl.render and not self._unit.renders:
             return PageOutcome(url=visit.url, outcome="again", reason="needs_javascript")
-        reason = self._worse(reading, stored.page) if stored and fetched.page else ""
+        reason = _worse(reading, before) if before else ""
         if stored and reason and (stale := self._stale(visit, reason, reading.detail, stored)):
             return stale
         return self._kept(fetched, page, reading)
-
-    def _worse(self, reading: Reading, before: Page) -> str:
-        """Return why the last good copy is better than what the site has now; "" when it is not."""
-        if reading.info.body_sha256 == before.body_sha256:
-            return ""
-        old = self._read(before)
-        words = old.words if old else 0
-        if reading.reason:
-            return reading.reason if words and reading.reason in BAD_READINGS else ""
-        return "layout_collapse" if words >= COLLAPSE_WORDS and reading.words < COLLAPSE_SHARE * words else ""
 
     def _without_page(self, visit: Visit, error: FetchError, page_id: str, stored: StoredPage | None) -> PageOutcome:
         outcome = outcome_of(error)
@@ -312,6 +304,14 @@ class UnitReader:
             return call()
         finally:
             self._seconds[stage] += time.perf_counter() - started
+
+
+def _worse(reading: Reading, before: Reading) -> str:
+    """Return why the last good copy is better than what the site has now; "" when it is not."""
+    if reading.reason:
+        return reading.reason if before.words and reading.reason in BAD_READINGS else ""
+    has_collapsed = before.words >= COLLAPSE_WORDS and reading.words < COLLAPSE_SHARE * before.words
+    return "layout_collapse" if has_collapsed else ""
 
 
 @contextmanager

@@ -67,11 +67,10 @@ def missing_vectors(context: BuildContext, unit_ids: Sequence[str], store: Vecto
     started = time.perf_counter()
     store.refresh()
     tokens_by_key: dict[bytes, int] = {}
-    known = chunk_count = 0
+    chunk_count = 0
     for unit_id in unit_ids:
         chunks = {vector_key(chunk): chunk.token_count for chunk in chunks_of(context, unit_id)}
         stored = store.find(list(chunks))
-        known += len(stored)
         chunk_count += len(chunks)
         tokens_by_key.update((key, tokens) for key, tokens in chunks.items() if key not in stored)
     return EmbedReceipt(
