@@ -9,11 +9,13 @@ section_id, offsets and text. The same page gives the same ids in every build.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from utils.urls import public_url
 
 Vectors = npt.NDArray[np.float32]
 """float32 (n, dim), C-contiguous, rows L2-normalised; row i belongs to chunk i (or query i)."""
@@ -78,6 +80,26 @@ class Page:
     last_modified: str = ""
     robots: str = ""  # X-Robots-Tag header
     title: str = ""  # from a loader, for a body that has none
+
+
+def new_page(source: Source, crawl_url: str, body: bytes, content_type: str, *, status: int = 200, **more: str) -> Page:
+    """Return a page that was fetched now; ids, checksum and public URL follow from what is given.
+
+    more: etag, last_modified, robots, title.
+    """
+    url = public_url(source, crawl_url)
+    return Page(
+        page_id=stable_id(url),
+        url=url,
+        crawl_url=crawl_url,
+        source=source.name,
+        fetched_at=datetime.now(UTC),
+        status=status,
+        content_type=content_type,
+        body=body,
+        body_sha256=hashlib.sha256(body).hexdigest(),
+        **more,
+    )
 
 
 SectionKind = Literal["prose", "code", "api"]

@@ -4,12 +4,10 @@ Source, canonical URL → Page | Redirect | NotModified, or FetchError
 """
 
 import asyncio
-import hashlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from ssl import SSLContext
 from types import MappingProxyType
 from typing import TypeVar
@@ -35,9 +33,8 @@ from raydex.crawl.pacing import Pace, PaceStats
 from raydex.crawl.robots import RobotsRules, read_robots
 from raydex.crawl.unpack import ACCEPTED
 from raydex.errors import FetchError
-from raydex.records import Page, Source, stable_id
+from raydex.records import Page, Source, new_page
 from utils.retry import backoff_s
-from utils.urls import public_url
 
 T = TypeVar("T")
 
@@ -214,17 +211,12 @@ class Fetcher(AbstractAsyncContextManager["Fetcher"]):
         if content_type.partition(";")[0].strip().lower() not in PAGE_TYPES:
             raise FetchError(url, "not_html", content_type or "no Content-Type")
         body = await whole_body(url, response, limit=self._config.max_body_bytes)
-        public = public_url(source, url)
-        return Page(
-            page_id=stable_id(public),
-            url=public,
-            crawl_url=url,
-            source=source.name,
-            fetched_at=datetime.now(UTC),
+        return new_page(
+            source,
+            url,
+            body,
+            content_type,
             status=response.status_code,
-            content_type=content_type,
-            body=body,
-            body_sha256=hashlib.sha256(body).hexdigest(),
             etag=_validator(response, "ETag"),
             last_modified=_validator(response, "Last-Modified"),
             robots="\n".join(response.headers.get_list("X-Robots-Tag")),

@@ -5,7 +5,6 @@
 Left out: what git ignores, hidden folders, build output, installed packages, links that leave the folder.
 """
 
-import hashlib
 import io
 import logging
 import os
@@ -14,13 +13,12 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from raydex.config import CrawlConfig
 from raydex.errors import FetchError, TooLarge
-from raydex.records import Page, Source, stable_id
-from utils.urls import file_path, file_url, in_scope, public_url
+from raydex.records import Page, Source, new_page
+from utils.urls import file_path, file_url, in_scope
 
 logger = logging.getLogger(__name__)
 
@@ -108,19 +106,8 @@ def read_folder_page(source: Source, url: str, config: CrawlConfig) -> Page:
         raise FetchError(url, "file_missing") from error
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a ring
         raise FetchError(url, "unreadable", getattr(error, "strerror", None) or str(error)) from error
-    public = public_url(source, url)
-    return Page(
-        page_id=stable_id(public),
-        url=public,
-        crawl_url=url,
-        source=source.name,
-        fetched_at=datetime.now(UTC),
-        status=200,
-        content_type=f"{content_type}; charset=utf-8{_variant(path, root)}",
-        body=body,
-        body_sha256=hashlib.sha256(body).hexdigest(),
-        etag=f'"{status.st_size}-{status.st_mtime_ns}"',
-    )
+    content_type = f"{content_type}; charset=utf-8{_variant(path, root)}"
+    return new_page(source, url, body, content_type, etag=f'"{status.st_size}-{status.st_mtime_ns}"')
 
 
 def _root(source: Source) -> Path:

@@ -4,14 +4,12 @@
 RaydexRetriever(client=RaydexClient(url)).invoke("how do I open a file") → Documents
 """
 
-import hashlib
 import importlib
 import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -20,8 +18,8 @@ from urllib.parse import quote
 
 from raydex.config import CrawlConfig
 from raydex.errors import ConfigError, FetchError, TooLarge
-from raydex.records import Page, Source, stable_id
-from utils.urls import canonical_url, file_path, file_url, is_file_url, public_url
+from raydex.records import Page, Source, new_page, stable_id
+from utils.urls import canonical_url, file_path, file_url, is_file_url
 
 logger = logging.getLogger(__name__)
 
@@ -153,21 +151,8 @@ class _Draft:
         key = stable_id(self.url)
         parts[key] = part = parts.get(key, 0) + 1
         url = self.url if part == 1 else f"{self.url}{'&' if '?' in self.url else '?'}part={part}"
-        public = public_url(source, url)
         body = "\n\n".join(self.texts).encode(errors="replace")
-        sha256 = hashlib.sha256(body).hexdigest()
-        return Page(
-            page_id=stable_id(public),
-            url=public,
-            crawl_url=url,
-            source=source.name,
-            fetched_at=datetime.now(UTC),
-            status=200,
-            content_type=f"{self.content_type}; charset=utf-8",
-            body=body,
-            body_sha256=sha256,
-            title=self.title,
-        )
+        return new_page(source, url, body, f"{self.content_type}; charset=utf-8", title=self.title)
 
 
 def _address(source: Source, metadata: Mapping[str, Any], number: int) -> str:
