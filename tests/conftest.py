@@ -11,6 +11,10 @@ from typing import Any
 import hypothesis
 import pytest
 
+from raydex.config import CrawlConfig
+from tests.docsite import DocSite, page
+from tests.fetching import SyncFetcher, Waits, fetching
+
 # Before ray is imported, and inherited by every process a test starts: all must agree on mode and token.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -64,3 +68,21 @@ def cluster() -> Iterator[Any]:
     )
     yield context
     ray.shutdown()
+
+
+@pytest.fixture
+def site() -> Iterator[DocSite]:
+    """A site of one page; a module that needs another has a fixture of its own."""
+    with DocSite({"index.html": page("Home", "The first page.")}) as site:
+        yield site
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def fetcher(waits: Waits) -> Iterator[SyncFetcher]:
+    with fetching(CrawlConfig(), wait=waits.wait, clock=waits.clock) as fetcher:
+        yield fetcher

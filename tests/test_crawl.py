@@ -1,129 +1,20 @@
-"""The fetcher and robots.txt against a real server that fails on purpose. The frontier has test_frontier.py."""
+"""The fetcher against a real server that fails on purpose. The frontier has test_frontier.py."""
 
 import asyncio
 import gzip
 import hashlib
-import pickle
-import time
-import tracemalloc
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
 
-import brotli
 import pytest
-import zstandard
 
 from raydex.config import CrawlConfig
-from raydex.crawl import (
-    Fetcher,
-    Frontier,
-    NotModified,
-    Redirect,
-    RobotsRules,
-    credentials_of,
-    seed_addresses,
-)
+from raydex.crawl import Fetcher, Frontier, NotModified, Redirect, seed_addresses
 from raydex.errors import FetchError, TooLarge
-from raydex.records import Page, Source, stable_id
+from raydex.records import Page, stable_id
 from tests.docsite import DocSite, handbook, page
-
-SEED = Source(name="seed", seeds=("http://127.0.0.1/",))
-
-
-class SyncFetcher:
-    """A Fetcher in an event loop that runs while it is called."""
-
-    def __init__(self, config: CrawlConfig, **options: Any) -> None:
-        self._runner = asyncio.Runner()
-        self._config, self._options = config, options
-
-    async def _made(self) -> Fetcher:
-        if not hasattr(self, "_fetcher"):
-            options = {"addresses": seed_addresses([SEED])} | self._options
-            self._fetcher = Fetcher(self._config, **options)
-        return self._fetcher
-
-    def fetch(self, source: Source, url: str, **validators: str) -> Page | Redirect | NotModified:
-        async def run() -> Page | Redirect | NotModified:
-            return await (await self._made()).fetch(source, url, **validators)
-
-        return self._runner.run(run())
-
-    def robots(self, url: str) -> RobotsRules:
-        async def run() -> RobotsRules:
-            return await (await self._made()).robots(url.rstrip("/"))
-
-        return self._runner.run(run())
-
-    def close(self) -> None:
-        async def run() -> None:
-            await (await self._made()).__aexit__(None, None, None)
-
-        self._runner.run(run())
-        self._runner.close()
-
-
-@contextmanager
-def fetching(config: CrawlConfig, **options: Any) -> Iterator[SyncFetcher]:
-    fetcher = SyncFetcher(config, **options)
-    yield fetcher
-    fetcher.close()
-
-
-class Waits(list[float]):
-    """What was waited for, in no time; its clock goes on by as much."""
-
-    def __init__(self) -> None:
-        self._passed_s = 0.0
-
-    async def wait(self, seconds: float) -> None:
-        self.append(seconds)
-        self._passed_s += seconds
-
-    def clock(self) -> float:
-        return time.monotonic() + self._passed_s
-
-
-@pytest.fixture
-def site() -> Iterator[DocSite]:
-    with DocSite({"index.html": page("Home", "The first page.")}) as site:
-        yield site
-
-
-@pytest.fixture
-def waits() -> Waits:
-    return Waits()
-
-
-@pytest.fixture
-def fetcher(waits: Waits) -> Iterator[SyncFetcher]:
-    with fetching(CrawlConfig(), wait=waits.wait, clock=waits.clock) as fetcher:
-        yield fetcher
-
-
-def source_at(url: str, **fields: Any) -> Source:
-    return Source(name="docs", seeds=(url,), **fields)
-
-
-def fetch(fetcher: SyncFetcher, site: DocSite, path: str, **validators: str) -> Page | Redirect | NotModified:
-    return fetcher.fetch(source_at(site.url), site.url + path, **validators)
-
-
-def fetch_page(fetcher: SyncFetcher, site: DocSite, path: str) -> Page:
-    fetched = fetch(fetcher, site, path)
-    assert isinstance(fetched, Page)
-    return fetched
-
-
-def failure(fetcher: SyncFetcher, site: DocSite, path: str) -> FetchError:
-    with pytest.raises(FetchError) as caught:
-        fetch(fetcher, site, path)
-    return caught.value
-
+from tests.fetching import SEED, SyncFetcher, Waits, failure, fetch, fetch_page, fetching, source_at
 
 # ---- fetching a page
 
@@ -381,78 +272,6 @@ def test_a_redirect_to_another_spelling_of_the_same_address_is_followed(fetcher,
     assert site.requests == ["/fail/redirect-index/", "/fail/redirect-index/index.html"]
 
 
-# ---- robots.txt
-
-
-def test_robots_txt_is_read_for_our_name(fetcher, site):
-    site.put(
-        "robots.txt",
-        "User-agent: *\nDisallow: /\n\nUser-agent: raydexbot\nDisallow: /private\nCrawl-delay: 2.5\n",
-        content_type="text/plain",
-    )
-    rules = fetcher.robots(site.url)
-    assert rules.allows(f"{site.url}a.html")
-    assert not rules.allows(f"{site.url}private/a.html")
-    assert rules.delay_s == 2.5
-    assert site.requests == ["/robots.txt"]
-
-
-def test_rules_for_a_name_that_stands_in_our_comment_are_not_ours():
-    rules = RobotsRules("User-agent: documentation\nDisallow: /\n", "RaydexBot/0.1 (documentation search)")
-    assert rules.allows("https://x.org/")
-
-
-def test_rules_travel_between_processes_as_they_are():
-    rules = RobotsRules("User-agent: *\nDisallow: /a\n", "RaydexBot/0.1")
-    assert not rules.allows("https://x.org/a")
-    assert pickle.loads(pickle.dumps(rules)) == rules  # noqa: S301 - Ray sends it like this
-    assert not pickle.loads(pickle.dumps(rules)).allows("https://x.org/a")  # noqa: S301
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_host_without_robots_txt_allows_everything(fetcher, site, status):
-    site.put("robots.txt", "User-agent: *\nDisallow: /\n", content_type="text/plain", status=status)
-    rules = fetcher.robots(site.url)
-    assert rules.allows(f"{site.url}a.html")
-    assert rules.unreachable == ""
-
-
-def test_a_host_whose_robots_txt_fails_denies_everything_and_says_why(fetcher, site):
-    site.put("robots.txt", "", status=503)
-    rules = fetcher.robots(site.url)
-    assert not rules.allows(f"{site.url}a.html")
-    assert "http_503" in rules.unreachable
-    assert len(site.requests) == 3
-
-
-def test_a_host_that_is_not_there_denies_everything(fetcher):
-    with DocSite() as site:
-        url = site.url
-    assert "connection" in fetcher.robots(url).unreachable
-
-
-def test_robots_txt_is_found_behind_redirects_on_its_host(fetcher, site):
-    site.redirect("/robots.txt", "/moved.txt")
-    site.put("moved.txt", "\ufeffUser-agent: *\nDisallow: /private\n", content_type="text/plain")
-    assert not fetcher.robots(site.url).allows(f"{site.url}private")
-
-
-@pytest.mark.parametrize("target", ["/robots.txt", "http://127.0.0.2:1/robots.txt"])
-def test_a_robots_txt_that_leads_on_and_on_or_away_counts_as_none(fetcher, site, target):
-    site.redirect("/robots.txt", target)
-    rules = fetcher.robots(site.url)
-    assert rules.allows(site.url)
-    assert len(site.requests) <= 6
-
-
-def test_of_a_long_robots_txt_the_first_half_megabyte_counts(fetcher, site):
-    filler = "# filler\n" * 60_000
-    site.put("robots.txt", f"User-agent: *\nDisallow: /early\n{filler}Disallow: /late\n", content_type="text/plain")
-    rules = fetcher.robots(site.url)
-    assert not rules.allows(f"{site.url}early")
-    assert rules.allows(f"{site.url}late")
-
-
 # ---- all together
 
 
@@ -502,93 +321,3 @@ def test_many_pages_of_a_host_are_under_way_at_once_but_never_more_than_allowed(
     assert asyncio.run(run()) == 4
     assert len(site.requests) == 20
     assert site.connections_made <= 4
-
-
-# ---- what a crawl may reach, and with what
-
-
-def test_a_host_that_is_no_seed_is_refused_before_a_connection_is_opened(fetcher, site):
-    with pytest.raises(FetchError) as caught:
-        fetcher.fetch(source_at(site.outside_url), site.outside_url)
-    assert caught.value.reason == "forbidden_address"
-    assert not site.outside_was_contacted()
-
-
-def test_a_name_of_this_machine_is_refused_when_only_its_number_is_a_seed(fetcher, site):
-    url = site.url.replace("127.0.0.1", "localhost")
-    with pytest.raises(FetchError) as caught:
-        fetcher.fetch(source_at(url), url)
-    assert caught.value.reason == "forbidden_address"
-    assert site.connections_made == 0
-
-
-def test_a_name_whose_address_changes_after_the_check_leads_to_the_one_that_was_checked(site):
-    """DNS rebinding: the second answer would be the internal machine."""
-    answers = [["127.0.0.1"], ["127.0.0.2"]]
-    url = site.url.replace("127.0.0.1", "docs.example.org")
-    pinned = seed_addresses([source_at(url)], lambda host: answers[0])
-    with fetching(CrawlConfig(), addresses=pinned, resolve=lambda host: answers[1]) as fetcher:
-        assert fetcher.fetch(source_at(url), url)
-    assert site.connections_made == 1
-    assert not site.outside_was_contacted()
-
-
-def test_credentials_go_to_the_seeds_origin_and_nowhere_else(site):
-    source = source_at(site.url, headers=(("X-Key", "${KEY}"),), cookies="session=${KEY}")
-    credentials = credentials_of([source], {"KEY": "s3cret"})
-    with DocSite({"index.html": page("Other", "Another port of the same host.")}) as other:
-        with fetching(CrawlConfig(), credentials=credentials) as fetcher:
-            fetcher.fetch(source, site.url)
-            fetcher.fetch(source, other.url)
-        assert (site.headers_seen[0]["x-key"], site.headers_seen[0]["cookie"]) == ("s3cret", "session=s3cret")
-        assert not {"x-key", "cookie"} & other.headers_seen[0].keys()
-    assert "s3cret" not in repr(credentials)
-
-
-def test_the_contact_stands_in_the_user_agent(site):
-    with fetching(CrawlConfig(contact="mailto:docs@example.org")) as fetcher:
-        fetch_page(fetcher, site, "")
-    assert site.headers_seen[0]["user-agent"].endswith("(+mailto:docs@example.org)")
-
-
-# ---- packed bodies
-
-PACKED: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
-    "br": brotli.compress,
-    "zstd": zstandard.compress,
-}
-
-
-@pytest.mark.parametrize("encoding", PACKED)
-def test_every_accepted_encoding_is_unpacked(fetcher, site, encoding):
-    body = b"<p>words and more words</p>" * 1000
-    site.put("a.html", PACKED[encoding](body), headers={"Content-Encoding": encoding})
-    assert fetch_page(fetcher, site, "a.html").body == body
-
-
-@pytest.mark.parametrize("encoding", PACKED)
-def test_a_body_of_many_steps_is_unpacked_to_its_end(fetcher, site, encoding):
-    body = b"<p>words and more words</p>" * 20_000
-    site.put("a.html", PACKED[encoding](body), headers={"Content-Encoding": encoding})
-    assert fetch_page(fetcher, site, "a.html").body == body
-
-
-@pytest.mark.parametrize("encoding", PACKED)
-def test_a_packed_body_that_ends_too_early_is_a_bad_encoding(fetcher, site, encoding):
-    body = PACKED[encoding](b"<p>words and more words</p>" * 20_000)
-    site.put("a.html", body[:-3], headers={"Content-Encoding": encoding})
-    assert failure(fetcher, site, "a.html").reason == "bad_encoding"
-
-
-@pytest.mark.parametrize("encoding", PACKED)
-def test_a_bomb_is_cut_off_at_the_limit_without_being_unpacked(site, encoding):
-    bomb = PACKED[encoding](bytes(64 * 2**20))
-    site.put("a.html", bomb, headers={"Content-Encoding": encoding})
-    with fetching(CrawlConfig(max_body_bytes=1_000_000)) as fetcher:
-        tracemalloc.start()
-        assert failure(fetcher, site, "a.html").reason == "too_large"
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert peak < 16 * 2**20
