@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +28,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.local import PYTHON_DOC, ROOT, stop
+from bench.local import PYTHON_DOC, ROOT
+from bench.memory import idle_ray, mb, watch
 from bench.sites import fast_server, generated_site
-from tests.processes import command_line, descendants
 
 RESULTS = ROOT / "bench" / "results" / "crawl.json"
 PAGES = 500
@@ -40,22 +39,6 @@ SMALL_PAGE = {"words": 80, "links": 10}
 """About 3 kB."""
 
 LEAST_RATIO, LARGEST_GROWTH = 5.0, 1.5
-
-SAMPLE_S = 0.2
-IDLE_S = 10
-"""Until a new Ray's dashboard and agents have loaded all they load."""
-
-IDLE_RAY = "from raydex.cluster import ray_running\nwith ray_running(''):\n    print('ready', flush=True)\n    input()"
-RAY_PROGRAMS = (
-    "raylet/raylet",
-    "gcs/gcs_server",
-    "dashboard/dashboard.py",
-    "dashboard/agent.py",
-    "runtime_env/agent/main.py",
-    "_private/log_monitor.py",
-    "autoscaler/_private/monitor.py",
-)
-"""How the programs that Ray runs beside its workers are called on their command lines."""
 
 
 def main() -> int:
@@ -142,26 +125,13 @@ def _run(*arguments: str) -> tuple[dict[str, Any], float]:
 
 
 def measure_memory() -> dict[str, Any]:
-    idle = _idle_ray()
+    idle = idle_ray()
     peaks = {}
     for pages in (FEW, MANY):
         peaks[pages] = _peak(pages, idle["ray"])
         print(f"{pages:6,} pages: {peaks[pages]['own_mb']:7.1f} MB", peaks[pages])
     ratio = round(peaks[MANY]["own_mb"] / peaks[FEW]["own_mb"], 3)
-    return {"ratio": ratio, "idle_ray_mb": _mb(idle["ray"]), **{f"pages_{pages}": peaks[pages] for pages in peaks}}
-
-
-def _idle_ray() -> Counter[str]:
-    """Return the sizes of a Ray without work, by kind of process, when it has settled."""
-    command = [sys.executable, "-c", IDLE_RAY]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            if process.stdout is None or not process.stdout.readline():
-                raise subprocess.CalledProcessError(process.wait(), "an idle Ray")
-            time.sleep(IDLE_S)
-            return _sizes(process.pid)
-        finally:
-            process.communicate("\n")
+    return {"ratio": ratio, "idle_ray_mb": mb(idle["ray"]), **{f"pages_{pages}": peaks[pages] for pages in peaks}}
 
 
 def _peak(pages: int, idle_ray: int) -> dict[str, Any]:
@@ -171,53 +141,11 @@ def _peak(pages: int, idle_ray: int) -> dict[str, Any]:
         site.mkdir()
         generated_site(site, pages, **SMALL_PAGE)
         with fast_server(site) as url:
-            peak, line, wall_s = _watch(_plan(url, data_dir))
+            peak, line, wall_s = watch(_plan(url, data_dir))
     if line["pages"] < pages:
         raise ValueError(f"only {line['pages']} of {pages} pages were crawled")
-    kinds = {f"{kind}_mb": _mb(size) for kind, size in sorted(peak.items())}
-    return {"own_mb": _mb(peak.total() - idle_ray), **kinds, "pages": line["pages"], "wall_s": wall_s}
-
-
-def _watch(arguments: list[str]) -> tuple[Counter[str], dict[str, Any], float]:
-    """Run a script of the repository; return its largest sample, the JSON of its last line, its wall seconds."""
-    started, peak = time.perf_counter(), Counter[str]()
-    command = [sys.executable, *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        while process.poll() is None:
-            peak = max(peak, _sizes(process.pid), key=Counter.total)
-            time.sleep(SAMPLE_S)
-    finally:
-        stop(process)
-    out = process.stdout.read() if process.stdout else ""
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return peak, json.loads(out.splitlines()[-1]), round(time.perf_counter() - started, 2)
-
-
-def _sizes(driver: int) -> Counter[str]:
-    """Return bytes held by the tree below and with the driver: of itself, Ray's own programs, and the workers."""
-    sizes: Counter[str] = Counter(driver=_unique_bytes(driver))
-    for pid in descendants(driver):
-        line = command_line(pid)
-        is_worker = "ray::" in line or "default_worker.py" in line
-        sizes["ray" if not is_worker and any(name in line for name in RAY_PROGRAMS) else "workers"] += _unique_bytes(
-            pid
-        )
-    return sizes
-
-
-def _unique_bytes(pid: int) -> int:
-    """Return the memory that would be free if this process ended; 0 when it has."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
-
-
-def _mb(size: int) -> float:
-    return round(size / 1e6, 1)
+    kinds = {f"{kind}_mb": mb(size) for kind, size in sorted(peak.items())}
+    return {"own_mb": mb(peak.total() - idle_ray), **kinds, "pages": line["pages"], "wall_s": wall_s}
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ text; its heading path travels beside it, so that the embedder reads "shutil ›
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from raydex.config import ChunkConfig
-from raydex.records import Chunk, Section, stable_id
+from raydex.records import Chunk, Section, embedder_input, stable_id
 
 PATH_SEPARATOR = " › "
 CONTEXT_SHARE = 4  # the heading path takes at most one fourth of the limit
@@ -29,9 +29,9 @@ _LINE_END = re.compile(r"\n")
 
 
 class Tokenizer(Protocol):
-    """What chunking must know of a model. offsets: the characters each token covers, special tokens left out.
+    """What chunking must know of a model. encode: ids, and the characters each token covers, special tokens left out.
 
-    is_wordwise: no token depends on what stands beyond white space, so the counts of parts add up.
+    is_wordwise: no token depends on what stands beyond white space, so the tokens of parts add up.
     """
 
     @property
@@ -40,7 +40,8 @@ class Tokenizer(Protocol):
     def special_tokens(self) -> int: ...
     @property
     def is_wordwise(self) -> bool: ...
-    def offsets(self, text: str) -> list[tuple[int, int]]: ...
+    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]: ...
+    def with_special(self, ids: Sequence[int]) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ def cut(section: Section, tokenizer: Tokenizer, config: ChunkConfig) -> list[Chu
     paragraphs, never code.
     """
     limit = min(config.max_tokens, tokenizer.max_tokens)
-    context, context_tokens = _context(section, tokenizer, limit // CONTEXT_SHARE)
-    budget = max(1, limit - tokenizer.special_tokens - context_tokens)
+    context, context_ids = _context(section, tokenizer, limit // CONTEXT_SHARE)
+    budget = max(1, limit - tokenizer.special_tokens - len(context_ids))
     ruler = _Ruler(section.text, tokenizer)
     pieces = [piece for block in _blocks(section.text) for piece in _split(block, ruler, budget)]
     chunks: list[Chunk] = []
@@ -69,19 +70,18 @@ def cut(section: Section, tokenizer: Tokenizer, config: ChunkConfig) -> list[Chu
     while spans:
         start, end = spans.pop()
         if tokenizer.is_wordwise and ruler.is_between_words(start, end):  # saves half of the time: all is encoded once
-            count = tokenizer.special_tokens + context_tokens + ruler.tokens(start, end)
+            ids = [*context_ids, *ruler.ids(start, end)]
         else:
-            embedder_input = f"{context}\n{section.text[start:end]}" if context else section.text[start:end]
-            count = tokenizer.special_tokens + len(tokenizer.offsets(embedder_input))
-        if count <= limit or end - start == 1:
-            chunks.append(_chunk(section, context, start, end, count))
+            ids, _ = tokenizer.encode(embedder_input(context, section.text[start:end]))
+        if len(ids) + tokenizer.special_tokens <= limit or end - start == 1:
+            chunks.append(_chunk(section, context, start, end, tokenizer.with_special(ids)))
         else:  # this tokenizer counts a slice higher than its share of the whole
             middle = ruler.middle(start, end)
             spans += [ruler.stripped(middle, end), ruler.stripped(start, middle)]
     return chunks
 
 
-def _chunk(section: Section, context: str, start: int, end: int, token_count: int) -> Chunk:
+def _chunk(section: Section, context: str, start: int, end: int, token_ids: Sequence[int]) -> Chunk:
     text = section.text[start:end]
     return Chunk(
         chunk_id=stable_id(section.section_id, start, end, text),
@@ -94,19 +94,22 @@ def _chunk(section: Section, context: str, start: int, end: int, token_count: in
         text=text,
         char_start=start,
         char_end=end,
-        token_count=token_count,
+        token_count=len(token_ids),
+        token_ids=tuple(token_ids),
     )
 
 
-def _context(section: Section, tokenizer: Tokenizer, quota: int) -> tuple[str, int]:
-    """Return the title and heading path, shortened from the outermost side to at most quota tokens, and its tokens."""
+def _context(section: Section, tokenizer: Tokenizer, quota: int) -> tuple[str, list[int]]:
+    """Return the title and heading path, shortened from the outermost side to at most quota tokens, and their ids."""
     path = [section.title, *section.headings]
     names = [name for above, name in zip(["", *path], path, strict=False) if name != above]
     context = PATH_SEPARATOR.join(names)
-    while len(tokens := tokenizer.offsets(context)) > quota:
+    ids, offsets = tokenizer.encode(context)
+    while len(ids) > quota:
         del names[:1]
-        context = PATH_SEPARATOR.join(names) or context[max(tokens[-quota][0], 1) :].lstrip()
-    return context, len(tokens)
+        context = PATH_SEPARATOR.join(names) or context[max(offsets[-quota][0], 1) :].lstrip()
+        ids, offsets = tokenizer.encode(context)
+    return context, ids
 
 
 class _Ruler:
@@ -114,10 +117,14 @@ class _Ruler:
 
     def __init__(self, text: str, tokenizer: Tokenizer) -> None:
         self.text = text
-        self._starts = [start for start, _ in tokenizer.offsets(text)]
+        self._ids, offsets = tokenizer.encode(text)
+        self._starts = [start for start, _ in offsets]
 
     def tokens(self, start: int, end: int) -> int:
         return bisect_left(self._starts, end) - bisect_left(self._starts, start)
+
+    def ids(self, start: int, end: int) -> list[int]:
+        return self._ids[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
 
     def is_between_words(self, start: int, end: int) -> bool:
         text = self.text

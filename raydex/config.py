@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -114,7 +114,16 @@ class EmbedConfig(Settings):
         "('hash': a fake for tests that needs no model and ranks by shared words).",
     )
     actors: int = Field(0, ge=0, le=256, description="Embedding processes; 0: one for every two processors.")
-    batch_size: int = Field(32, ge=1, le=4096, description="Chunks per call of the model, sorted by token count.")
+    backend: Literal["auto", "openvino", "gpu", "sentence-transformers"] = Field(
+        "auto",
+        description="What runs the model: openvino (bf16 where the processor has it), gpu (fp16) or "
+        "sentence-transformers (fp32, any model); auto: a GPU if there is one, else openvino, if it can run the model.",
+    )
+    batch_tokens: int = Field(
+        0,
+        ge=0,
+        description="Tokens per call of the model, padding included; 0: 2,048 on a processor, 262,144 on a GPU.",
+    )
 
 
 class GateConfig(Settings):
@@ -202,6 +211,8 @@ class Setting:
 
     @property
     def type_name(self) -> str:
+        if get_origin(self.info.annotation) is Literal:
+            return ", ".join(get_args(self.info.annotation))
         kind = get_args(self.info.annotation)[0] if self.is_list else self.info.annotation
         return {str: "text", int: "number", float: "number", bool: "yes/no", Path: "path"}[cast(type, kind)]
 

@@ -150,7 +150,7 @@ class Chunk:
     """A passage of one section: `text == section.text[char_start:char_end]`.
 
     context: the heading path as the embedder reads it. token_count: as embedded, heading path and special tokens
-    included, at most the model's limit.
+    included, at most the model's limit. token_ids: those tokens, while the index is built; a snapshot has them not.
     """
 
     chunk_id: str
@@ -164,6 +164,7 @@ class Chunk:
     char_start: int
     char_end: int  # half-open
     token_count: int
+    token_ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.char_start < self.char_end or self.char_end - self.char_start != len(self.text):
@@ -171,8 +172,12 @@ class Chunk:
 
     @property
     def embedder_input(self) -> str:
-        """The exact text the embedder reads: heading path, newline, passage."""
-        return f"{self.context}\n{self.text}" if self.context else self.text
+        return embedder_input(self.context, self.text)
+
+
+def embedder_input(context: str, text: str) -> str:
+    """Return the exact text the embedder reads: heading path, newline, passage."""
+    return f"{context}\n{text}" if context else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +194,11 @@ class EmbedderInfo:
     max_tokens: int
     backend: str
     precision: str
+
+    @property
+    def model_id(self) -> str:
+        """What queries and passages must share: the weights, whatever program and precision runs them."""
+        return stable_id(self.sha256, self.dim, self.max_tokens)
 
     @property
     def fingerprint(self) -> str:

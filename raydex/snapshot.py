@@ -295,7 +295,7 @@ def open_snapshot(
 
 def _check_model(index_dir: Path, manifest: Manifest, expected: EmbedderInfo) -> None:
     made_with = manifest.embedder
-    if made_with.fingerprint == expected.fingerprint:
+    if made_with.model_id == expected.model_id:
         return
     raise SnapshotIncompatible(
         f"{index_dir} ({manifest.snapshot_id})",

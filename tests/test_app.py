@@ -413,7 +413,7 @@ def test_one_model_is_loaded_once_for_all_indexes(data_dir, monkeypatch):
 
 
 class BrokenBackend(DirectBackend):
-    async def embed(self, fingerprint: str, texts: Any) -> Vectors:
+    async def embed(self, model_id: str, texts: Any) -> Vectors:
         raise RuntimeError("the secret is in /etc/raydex/secret.toml")
 
 

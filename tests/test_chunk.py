@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
+from zlib import crc32
 
 import pytest
 import tokenizers
@@ -28,6 +29,13 @@ class WordTokenizer:
     def offsets(self, text):
         return [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
 
+    def encode(self, text):
+        offsets = self.offsets(text)
+        return [crc32(text[start:end].encode()) for start, end in offsets], offsets
+
+    def with_special(self, ids):
+        return [1, *ids, 2]
+
 
 class GreedyTokenizer(WordTokenizer):
     """Counts a slice higher than its share of the whole: one token more for each five characters of a short text."""
@@ -49,7 +57,14 @@ class ModelTokenizer:
         self._tokenizer.no_padding()
 
     def offsets(self, text):
-        return self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return self.encode(text)[1]
+
+    def encode(self, text):
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def with_special(self, ids):
+        return [101, *ids, 102]
 
 
 @cache
@@ -85,7 +100,8 @@ def assert_sound(chunks, text, tokenizer, limit):
     covered: set[int] = set()
     for chunk in chunks:
         assert chunk.text == text[chunk.char_start : chunk.char_end] == chunk.text.strip()
-        assert chunk.token_count == len(tokenizer.offsets(chunk.embedder_input)) + tokenizer.special_tokens <= limit
+        assert list(chunk.token_ids) == tokenizer.with_special(tokenizer.encode(chunk.embedder_input)[0])
+        assert chunk.token_count == len(chunk.token_ids) <= limit
         covered.update(range(chunk.char_start, chunk.char_end))
     assert all(n in covered for n, character in enumerate(text) if not character.isspace())
     assert len({chunk.chunk_id for chunk in chunks}) == len(chunks)

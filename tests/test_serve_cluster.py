@@ -109,9 +109,9 @@ class NamedModels:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[str]]] = []
 
-    def embed(self, fingerprint: str, texts: Sequence[str]) -> Vectors:
-        self.calls.append((fingerprint, list(texts)))
-        return np.array([[ord(fingerprint), ord(text)] for text in texts], np.float32)
+    def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
+        self.calls.append((model_id, list(texts)))
+        return np.array([[ord(model_id), ord(text)] for text in texts], np.float32)
 
 
 def test_a_batch_of_two_models_asks_each_once_and_keeps_the_order():

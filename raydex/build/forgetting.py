@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raydex.build.rows import vector_key
+from raydex.build.embedding import vector_key
 from raydex.checkpoint import PageStore, VectorStore, build_lock, full_disk_named
 from raydex.errors import NothingToIndex, SnapshotNotFound
 from raydex.records import Manifest, Shard
@@ -106,7 +106,9 @@ class Matcher:
         held = self.held_by(shard, index_dir)
         chunks, _, _, _ = read_rows(shard, index_dir / "objects") if held else (None,) * 4
         if chunks is not None:
-            yield from (vector_key(chunk) for chunk in chunks_from_table(chunks) if chunk.page_id in held)
+            yield from (
+                vector_key(chunk.embedder_input) for chunk in chunks_from_table(chunks) if chunk.page_id in held
+            )
 
 
 def _without(index_dir: Path, before: Manifest, matcher: Matcher) -> tuple[Manifest, set[bytes]]:
@@ -122,7 +124,7 @@ def _without(index_dir: Path, before: Manifest, matcher: Matcher) -> tuple[Manif
         staying = set(rest["page_id"].to_pylist())
         of_chunks, of_sections = _on_pages(chunks, staying), _on_pages(sections, staying)
         chunks, sections = chunks.filter(pa.array(of_chunks)), sections.filter(pa.array(of_sections))
-        needed.update(vector_key(chunk) for chunk in chunks_from_table(chunks))
+        needed.update(vector_key(chunk.embedder_input) for chunk in chunks_from_table(chunks))
         shards.append(
             shard
             if rest.equals(pages)

@@ -42,8 +42,11 @@ MOST_ACTOR_SLOTS = 0.5
 READER_SHARE = 0.25
 """Of the processors, what a reader asks Ray for (at most one): on two, two readers run beside embedder and fetcher."""
 
-UNITS_PER_ACTOR = 2
-"""Embed units given to an actor at a time: one in work, one waiting, so that it never idles."""
+CALLS_PER_ACTOR = 2
+"""Calls an embedder has at a time: one in work, one waiting, so that it never idles."""
+
+UNITS_PER_CALL = {"gpu": 64}
+"""Units embedded together, where they wait; a processor is busy with one for seconds, a GPU for milliseconds."""
 
 MOST_FETCHERS, CALLS_PER_FETCHER = 4, 256
 
@@ -204,8 +207,10 @@ class Pipeline:
     def _start_embeds(self) -> None:
         load = Counter(self._in_flight.embeds.values())
         for number, actor in enumerate(self.actors):
-            while self._waiting_embeds and load[number] < UNITS_PER_ACTOR:
-                self._in_flight.embeds[actor.embed.remote(self._waiting_embeds.popleft())] = number
+            while self._waiting_embeds and load[number] < CALLS_PER_ACTOR:
+                most = min(len(self._waiting_embeds), UNITS_PER_CALL.get(self._context.embedder.backend, 1))
+                units = [self._waiting_embeds.popleft() for _ in range(most)]
+                self._in_flight.embeds[actor.embed.remote(units)] = number
                 load[number] += 1
 
     def _embedded(self, receipt: EmbedReceipt) -> None:
@@ -224,7 +229,10 @@ def result_of(ref: Ref) -> Any:
 
 
 def start_actors(context: BuildContext) -> list[Any]:
-    """Start the embedder pool: one actor for every two processors, unless set; together they take half the slots."""
+    """Start the embedder pool: an actor for each GPU, or for every two processors; these take half the slots."""
+    if context.embedder.backend == "gpu":
+        gpus = context.config.embed.actors or max(1, _resource("GPU"))
+        return [EmbedActor.options(num_cpus=MOST_ACTOR_SLOTS, num_gpus=1).remote(context, 0) for _ in range(gpus)]
     processors = _processors()
     actors = context.config.embed.actors or max(1, processors // 2)
     slots = min(MOST_ACTOR_SLOTS, processors / (2 * actors))
@@ -237,5 +245,9 @@ def unit_name(urls: Sequence[str]) -> str:
 
 
 def _processors() -> int:
+    return max(1, _resource("CPU"))
+
+
+def _resource(name: str) -> int:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return max(1, int(resources.get("CPU", 1)))
+    return int(resources.get(name, 0))

@@ -63,7 +63,7 @@ def run_build(
     live = live_manifest(index_dir)
     check_free_space(index_dir, max(SMALLEST_BUILD_BYTES, 3 * snapshot_bytes(live) if live else 0))
     config = _with_absolute_model(config)
-    embedder = describe(config.embed.model)
+    embedder = describe(config.embed.model, config.embed.backend)
     access = Access(credentials_of(sources, os.environ), seed_addresses(sources))
     with build_lock(index_dir), full_disk_named(index_dir):
         digest = config_digest(config, sources, embedder)

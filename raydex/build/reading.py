@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from raydex.build.embedding import unit_table
 from raydex.build.items import items_of, write_items
 from raydex.build.units import BuildContext, CrawlReceipt, Fetched, FetchUnit, PageOutcome, outcome_of
 from raydex.checkpoint import PageStore, StoredPage, full_disk_named, write_parquet
@@ -31,7 +32,7 @@ from raydex.crawl import Visit
 from raydex.errors import FetchError, ParseError
 from raydex.parse import parse_page
 from raydex.records import Chunk, Page, PageInfo, Section, stable_id
-from raydex.shard import chunks_to_table, pages_to_table, sections_to_table
+from raydex.shard import pages_to_table, sections_to_table
 from raydex.sources import canonical_url, in_scope, public_url
 from utils.files import write_bytes
 
@@ -143,7 +144,7 @@ class UnitReader:
         readings = self._rows.readings
         chunks = [chunk for reading in readings for chunk in reading.chunks]
         sections = [section for reading in readings for section in reading.sections]
-        write_parquet(base.with_suffix(".chunks.parquet"), chunks_to_table(chunks), durable=False)
+        write_parquet(base.with_suffix(".chunks.parquet"), unit_table(chunks), durable=False)
         write_parquet(base.with_suffix(".sections.parquet"), sections_to_table(sections), durable=False)
         write_parquet(base.with_suffix(".pages.parquet"), pages_to_table([r.info for r in readings]), durable=False)
         items = self._timed("sketch", lambda: [i for r in readings for i in items_of(r.info, r.sections, r.canonical)])
@@ -291,7 +292,8 @@ class UnitReader:
 
     def _recipe(self, page: Page) -> str:
         decisive = (page.body_sha256, page.content_type, page.url, page.crawl_url, page.robots, page.title)
-        context = (self._context.config.chunk.model_dump_json(), self._context.embedder.fingerprint)
+        model = (self._context.embedder.sha256, self._context.embedder.max_tokens)  # whatever runs it
+        context = (self._context.config.chunk.model_dump_json(), *model)
         return stable_id(code_digest(), *decisive, *context, *self._crawl.discover, *self._scopes)
 
     def _cut(self, sections: Sequence[Section]) -> tuple[Chunk, ...]:

@@ -134,7 +134,6 @@ class CrawlReceipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedReceipt:
-    unit_id: str
     embedded: int
     reused: int
     tokens: int  # of the embedded ones

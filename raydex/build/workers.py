@@ -13,18 +13,19 @@ from typing import Any
 
 import ray
 
+from raydex.build.embedding import embed_units, missing_vectors
 from raydex.build.fetching import UnitFetcher
 from raydex.build.gate import run_gate
 from raydex.build.items import DuplicatesReceipt, drop_duplicates
 from raydex.build.loading import Loaded, load_pages
 from raydex.build.reading import read_unit
-from raydex.build.rows import embed_unit, missing_vectors, shard_unit
+from raydex.build.rows import shard_unit
 from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
 from raydex.checkpoint import VectorStore
 from raydex.crawl import Credentials, Discovery, Fetcher, RobotsRules, SeedAddresses, discover
 from raydex.embed import Embedder, TextTokenizer, load_embedder, load_tokenizer
 from raydex.errors import EmbedError
-from raydex.records import Shard
+from raydex.records import EmbedderInfo, Shard
 from raydex.render import Renderer
 
 WORKER_DEATHS = 3
@@ -126,8 +127,8 @@ class EmbedWorker:
         self._context, self._threads = context, threads
         self._store = VectorStore(context.vectors_dir, context.embedder.dim)
 
-    def embed(self, unit_id: str) -> EmbedReceipt:
-        return embed_unit(self._context, unit_id, self._embedder, self._store)
+    def embed(self, unit_ids: Sequence[str]) -> EmbedReceipt:
+        return embed_units(self._context, unit_ids, self._embedder, self._store)
 
     def gate(self, snapshot_id: str) -> tuple[dict[str, str], tuple[str, ...]]:
         return run_gate(self._context, snapshot_id, self._embedder)
@@ -137,14 +138,23 @@ class EmbedWorker:
         found = self._embedder.info
         if found.fingerprint != self._context.embedder.fingerprint:
             raise EmbedError(
-                f"{platform.node()}: the model {found.name!r} has weights {found.sha256[:12]}, the build began with "
-                f"{self._context.embedder.sha256[:12]}. Give every node the same model."
+                f"{platform.node()}: {_told(found)}; the build began with {_told(self._context.embedder)}. "
+                "Give every node the same model, and name a --backend that all of them can run alike."
             )
 
     @functools.cached_property
     def _embedder(self) -> Embedder:
         embed = self._context.config.embed
-        return load_embedder(embed.model, threads=self._threads, batch_size=embed.batch_size)
+        return load_embedder(
+            embed.model,
+            backend=self._context.embedder.backend,
+            threads=self._threads,
+            batch_tokens=embed.batch_tokens,
+        )
+
+
+def _told(info: EmbedderInfo) -> str:
+    return f"{info.name} (weights {info.sha256[:12]}, {info.backend} {info.precision})"
 
 
 EmbedActor: Any = ray.remote(max_restarts=WORKER_DEATHS, max_task_retries=WORKER_DEATHS)(EmbedWorker)

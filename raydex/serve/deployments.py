@@ -36,7 +36,7 @@ ONGOING_REQUESTS = 128
 """Per replica. Ray's default of 5 starves the batches: 32 clients fell to 10 requests/s with idle cores."""
 
 EmbedItem = tuple[str, str]
-"""(fingerprint of the model, text)"""
+"""(id of the model, text)"""
 
 
 class RayRecorder:
@@ -72,9 +72,9 @@ class SearchService:
         """Ray Serve calls this after __init__, so that the app stands on an engine that is already open."""
         return create_app(self, self._config, adds_request_id=False)
 
-    async def embed(self, fingerprint: str, texts: Sequence[str]) -> Vectors:
+    async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
         """Embed together with the queries of other requests that are waiting."""
-        return np.stack(await asyncio.gather(*(self._embed_one((fingerprint, text)) for text in texts)))
+        return np.stack(await asyncio.gather(*(self._embed_one((model_id, text)) for text in texts)))
 
     @serve.batch(batch_wait_timeout_s=0.0)  # no waiting: while one batch is embedded, the next one gathers
     async def _embed_one(self, items: list[EmbedItem]) -> list[Vectors]:
@@ -84,10 +84,10 @@ class SearchService:
 def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
     """Return one row (dim,) for each item, in order; one call of each model that is asked for."""
     rows: dict[EmbedItem, Vectors] = {}
-    for fingerprint in dict.fromkeys(model for model, _ in items):
-        texts = list(dict.fromkeys(text for model, text in items if model == fingerprint))
-        for text, row in zip(texts, engine.embed(fingerprint, texts), strict=True):
-            rows[fingerprint, text] = row
+    for model_id in dict.fromkeys(model for model, _ in items):
+        texts = list(dict.fromkeys(text for model, text in items if model == model_id))
+        for text, row in zip(texts, engine.embed(model_id, texts), strict=True):
+            rows[model_id, text] = row
     return [rows[item] for item in items]
 
 

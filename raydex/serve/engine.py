@@ -1,7 +1,7 @@
 """The served indexes, opened once: texts → vectors → hits. Plain Python, no Ray, no HTTP.
 
     engine = Engine(ServeConfig(index=("docs",)))
-    vectors = engine.embed(engine.select(["docs"])[0].fingerprint, ["how do I open a file"])
+    vectors = engine.embed(engine.select(["docs"])[0].model_id, ["how do I open a file"])
     hits = engine.search(engine.select(["docs"]), vectors, k=5, offset=0, times=StageTimes())
 
 An index that cannot be opened keeps its reason and leaves the others alone. Methods may run in several threads.
@@ -29,9 +29,9 @@ class OpenIndex:
     searcher: Searcher
 
     @property
-    def fingerprint(self) -> str:
+    def model_id(self) -> str:
         """Of the model that made the vectors; a query must be embedded by the same."""
-        return self.manifest.embedder.fingerprint
+        return self.manifest.embedder.model_id
 
 
 class Engine:
@@ -62,14 +62,14 @@ class Engine:
         if not names and not self.indexes:
             raise next(iter(self.reasons.values()), SnapshotError("no index is served: nothing has been built yet"))
         chosen = [self._named(name) for name in dict.fromkeys(names)] or list(self.indexes.values())
-        if len({index.fingerprint for index in chosen}) > 1:
+        if len({index.model_id for index in chosen}) > 1:
             models = ", ".join(f"{index.name} ({index.manifest.embedder.name})" for index in chosen)
             raise QueryError("index", f"these were made with different models, name one of them: {models}")
         return chosen
 
-    def embed(self, fingerprint: str, texts: Sequence[str]) -> Vectors:
+    def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
         with self._embedding:  # a fast tokenizer that truncates is not thread-safe, and two calls would share the cores
-            return self._embedders[fingerprint].embed_queries(texts)
+            return self._embedders[model_id].embed_queries(texts)
 
     def search(
         self, indexes: Sequence[OpenIndex], vectors: Vectors, *, k: int, offset: int, times: StageTimes
@@ -80,9 +80,9 @@ class Engine:
         per_index = [index.searcher.search(vectors, k=offset + k, times=times) for index in indexes]
         return [merge_hits(list(lists), k=k, offset=offset) for lists in zip(*per_index, strict=True)]
 
-    def length_warning(self, fingerprint: str, text: str) -> str:
+    def length_warning(self, model_id: str, text: str) -> str:
         """Return what to tell the caller when the model cannot read the whole text; empty when it can."""
-        embedder = self._embedders[fingerprint]
+        embedder = self._embedders[model_id]
         tokens, limit = embedder.tokenizer.count(text), embedder.info.max_tokens
         return f"the query has {tokens} tokens; the model read the first {limit}" if tokens > limit else ""
 
@@ -107,9 +107,7 @@ class Engine:
         manifest = read_manifest(index_dir, current_id(index_dir))
         model = self._config.model or manifest.embedder.name
         snapshot = open_snapshot(index_dir, manifest.snapshot_id, expected=describe(model))
-        fingerprint = manifest.embedder.fingerprint
-        if fingerprint not in self._embedders:  # indexes of one model share it
-            self._embedders[fingerprint] = load_embedder(
-                model, threads=self._threads, batch_size=self._config.embed_batch
-            )
+        model_id = manifest.embedder.model_id
+        if model_id not in self._embedders:  # indexes of one model share it
+            self._embedders[model_id] = load_embedder(model, threads=self._threads)
         return OpenIndex(name, manifest, Searcher(name, snapshot))

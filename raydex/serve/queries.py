@@ -25,7 +25,7 @@ class Backend(Protocol):
     engine: Engine
     recorder: Recorder
 
-    async def embed(self, fingerprint: str, texts: Sequence[str]) -> Vectors: ...
+    async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors: ...
 
 
 class DirectBackend:
@@ -35,8 +35,8 @@ class DirectBackend:
         self.engine = engine
         self.recorder = recorder
 
-    async def embed(self, fingerprint: str, texts: Sequence[str]) -> Vectors:
-        return await asyncio.to_thread(self.engine.embed, fingerprint, texts)
+    async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
+        return await asyncio.to_thread(self.engine.embed, model_id, texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ async def find(backend: Backend, texts: Sequence[str], *, k: int, offset: int, n
     """Answer the queries from one set of snapshots; errors as Engine.select raises them."""
     engine, times, started = backend.engine, StageTimes(), time.perf_counter()
     indexes = engine.select(names)
-    fingerprint = indexes[0].fingerprint
-    vectors = await backend.embed(fingerprint, texts)
+    model_id = indexes[0].model_id
+    vectors = await backend.embed(model_id, texts)
     times.add("embed", time.perf_counter() - started)
     hits = await asyncio.to_thread(engine.search, indexes, vectors, k=k, offset=offset, times=times)
-    warnings = [engine.length_warning(fingerprint, text) for text in texts]
+    warnings = [engine.length_warning(model_id, text) for text in texts]
     times.add("total", time.perf_counter() - started)
     _record(backend.recorder, hits, times)
     return Findings(
@@ -96,7 +96,7 @@ async def probe(backend: Backend) -> dict[str, str]:
     if engine.reasons:
         raise SnapshotError("; ".join(str(reason) for reason in engine.reasons.values()))
     for index in engine.indexes.values() or engine.select():
-        vectors = await backend.embed(index.fingerprint, ["is the service ready"])
+        vectors = await backend.embed(index.model_id, ["is the service ready"])
         await asyncio.to_thread(engine.search, [index], vectors, k=1, offset=0, times=StageTimes())
     return _snapshot_ids(list(engine.indexes.values()))
 

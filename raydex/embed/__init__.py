@@ -1,0 +1,36 @@
+"""Turn texts into vectors. Only home of torch, openvino, sentence-transformers and LangChain's embeddings.
+
+    texts → Vectors    float32 (n, dim), rows L2-normalised, input order
+
+    load_embedder("all-MiniLM-L6-v2").embed_passages(["Ray Serve\\nA replica is a process."])
+
+models.py        a model's name → its folder, checked; what its settings say
+tokenizers.py    text → token ids and their places
+batching.py      token ids → batches under a token budget, padded
+backends.py      which program runs the model here; describe() and load_embedder()
+compiled.py      OpenVINO, on the processor: the default
+gpu.py           PyTorch in half precision, on a GPU
+reference.py     sentence-transformers through LangChain, which the others are measured against
+fake.py          HashEmbedder, for tests: no model at all
+
+describe() and load_tokenizer() never import torch: processes that only cut chunks stay light and start fast.
+"""
+
+from raydex.embed.backends import Embedder, describe, load_embedder, load_tokenizer
+from raydex.embed.fake import FAKE_MODEL, HashEmbedder, WordTokenizer
+from raydex.embed.models import MINILM_SHA256, resolve_model
+from raydex.embed.tokenizers import SubwordTokenizer, TextTokenizer
+
+__all__ = [
+    "FAKE_MODEL",
+    "MINILM_SHA256",
+    "Embedder",
+    "HashEmbedder",
+    "SubwordTokenizer",
+    "TextTokenizer",
+    "WordTokenizer",
+    "describe",
+    "load_embedder",
+    "load_tokenizer",
+    "resolve_model",
+]
