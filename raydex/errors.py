@@ -140,7 +140,7 @@ class GateRefused(SnapshotError):
         )
         failures = "\n  ".join(self.failures)
         return (
-            f"snapshot {self.snapshot_id} was not published, the live one stays:\n  {failures}\n"
+            f"snapshot {self.snapshot_id} was not published, CURRENT stays as it is:\n  {failures}\n"
             f"{way_out} Every page and query: {self.report}"
         )
 

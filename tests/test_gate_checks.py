@@ -112,7 +112,7 @@ def test_directory_of_few_pages_may_be_gone(gate):
 
 def test_pages_that_are_almost_empty_now_are_refused_and_named(gate):
     gate(pages(range(40)))
-    verdict = gate(pages(range(40)) | pages(range(4), words=12))
+    verdict = gate(pages(range(40)) | pages(range(4), words=6))
     (failure,) = verdict.failures
     assert (failure.check, failure.page_count) == ("texts", 4)
     assert set(failure.pages) == {page.partition("#")[0] for page in pages(range(4))}
@@ -121,15 +121,21 @@ def test_pages_that_are_almost_empty_now_are_refused_and_named(gate):
 
 def test_two_pages_that_are_almost_empty_now_are_an_edit(gate):
     gate(pages(range(10)))
-    assert gate(pages(range(10)) | pages(range(2), words=12)).failures == []
+    assert gate(pages(range(10)) | pages(range(2), words=6)).failures == []
 
 
 def test_four_pages_that_say_the_same_now_are_fewer_than_a_template_makes(gate):
     gate(pages(range(40)))
-    assert gate(pages(range(40)) | dict.fromkeys(pages(range(4)), text(99))).failures == []
+    assert gate(pages(range(40)) | dict.fromkeys(pages(range(4)), text(99))).failed_checks == ("near_duplicates",)
     gate(pages(range(40)))
     verdict = gate(pages(range(40)) | dict.fromkeys(pages(range(6)), text(99)))
-    assert verdict.failures[0].page_count == 6
+    assert verdict.failed_checks == ("texts", "near_duplicates")
+    assert verdict.failures[0].page_count == verdict.failures[1].page_count == 6
+
+
+def test_two_pages_that_say_the_same_now_pass(gate):
+    gate(pages(range(20)))
+    assert gate(pages(range(20)) | dict.fromkeys(pages(range(2)), text(99))).failures == []
 
 
 def test_pages_that_were_split_or_moved_and_say_so_have_lost_nothing(gate):

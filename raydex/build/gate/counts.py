@@ -39,11 +39,11 @@ def shrunk(manifest: Manifest, parent: Parent, limit: float) -> list[Failure]:
 
 
 def lost_directories(manifest: Manifest, parent: Parent, objects_dir: Path, limit: float) -> list[Failure]:
-    """Compare directory by directory; the outermost one that lost too much is named, with the pages that are gone."""
+    """Compare directory by directory; the outermost one that lost too much is named, with its pages that did."""
     if parent.readable is None:
         return []
     now, before = _chunks_by_page(manifest, objects_dir), _chunks_by_page(parent.readable, objects_dir)
-    gone = before.keys() - now.keys()
+    smaller = [url for url, count in before.items() if now.get(url, 0) < count * (1 - limit)]
     roots = _roots([*before, *now])
     failures: list[Failure] = []
     named: set[str] = set()
@@ -53,7 +53,7 @@ def lost_directories(manifest: Manifest, parent: Parent, objects_dir: Path, limi
             lost = list(_losses(directory, was, is_, limit, units=("pages", "chunks")[: 1 + parent.is_cut_alike]))
             if lost and not any(directory.startswith(known) for known in named):
                 named.add(directory)
-                pages = [url for url in gone if _directory(url, roots, depth) == directory]
+                pages = [url for url in smaller if _directory(url, roots, depth) == directory]
                 failures.append(failure("directories", f"{directory} lost {' and '.join(lost)}", pages=pages))
     return failures
 

@@ -128,14 +128,15 @@ class Sample:
             found[probe.page] = probe.chunk.page_id in pages[:HEADING_DEPTH]
         return found
 
-    def repeated(self) -> dict[str, tuple[bool, bool]]:
+    def repeated(self, among: Callable[[str], bool] | None = None) -> dict[str, tuple[bool, bool]]:
         """Return page URL → whether its passage is on another page too, and whether it is on CROWD others."""
         vectors = [probe.vector for probe in self.probes]
         rankings = self._searcher.search(np.stack(vectors), k=NEIGHBOURS) if vectors else []
         found = {}
         for probe, hits in zip(self.probes, rankings, strict=True):
-            others = {hit.chunk.page_id for hit in hits if hit.score >= NEAR} - {probe.chunk.page_id}
-            found[probe.page] = (bool(others), len(others) >= CROWD)
+            near = {hit.chunk.page_id for hit in hits if hit.score >= NEAR} - {probe.chunk.page_id}
+            known = near if among is None else set(filter(among, near))
+            found[probe.page] = (bool(known), len(near) >= CROWD)
         return found
 
 
@@ -186,26 +187,34 @@ def headings(
 def near_duplicates(
     sample: Sample, parent: Parent, sample_before: Callable[[], Sample | None], limit: float
 ) -> tuple[list[Failure], dict[str, float]]:
-    """Return the failure, if any, and the shares of sampled passages that stand on other pages, on many others."""
-    repeated = sample.repeated()
-    share = _rate(crowded for _, crowded in repeated.values())
-    metrics = {"near_duplicate_share": _rate(near for near, _ in repeated.values()), "repeated_share": share}
-    before = parent.metric("repeated_share") if parent.has_same_model else None
-    if before is not None and share <= before + limit:
+    """Return the failure, if any, and the shares of sampled passages that stand on other pages, on many others.
+
+    Before it fails, the share on other pages is measured over the pages that both have: a site that brings another
+    version of each page has not become worse. Many others are too many in any case.
+    """
+    found = sample.repeated()
+    near, crowded = (_rate(outcome[which] for outcome in found.values()) for which in (0, 1))
+    metrics = {"near_duplicate_share": near, "repeated_share": crowded}
+    known = {name: parent.metric(name) for name in metrics} if parent.has_same_model else {}
+    if known and all(old is not None and metrics[name] <= old + limit for name, old in known.items()):
         return [], metrics
     older = sample_before()
     if older is None:
         return [], metrics
-    repeated_before = {page: crowded for page, (_, crowded) in older.repeated().items()}
-    before = _rate(repeated_before.values())
-    if share <= before + limit:
+    before, now = older.repeated(), sample.repeated(among=parent.page_ids().__contains__)
+    both = before.keys() & now.keys()
+    near, near_before = (_rate(of[page][0] for page in both) for of in (now, before))
+    crowded_before = _rate(outcome[1] for outcome in before.values())
+    pages = [page for page in both if now[page][0] and not before[page][0]]
+    pages += [page for page in now if now[page][1] and not before.get(page, (0, 0))[1] and page not in pages]
+    if (near <= near_before + limit and crowded <= crowded_before + limit) or len(pages) < LEAST_LOST:
         return [], metrics
-    crowd = [page for page, (_, crowded) in repeated.items() if crowded and not repeated_before.get(page)]
     message = (
-        f"{share:.1%} of {len(repeated)} sampled passages stand on {CROWD} or more other pages (cosine {NEAR}), "
-        f"{before:.1%} did in the live snapshot; a rise above {limit:.0%} is refused (--max-repeated-rise)"
+        f"{near:.1%} of the sampled passages stand on another page too, {crowded:.1%} on {CROWD} or more (cosine "
+        f"{NEAR}); in the live snapshot it was {near_before:.1%} and {crowded_before:.1%}; a rise above {limit:.0%} "
+        "is refused (--max-repeated-rise)"
     )
-    return [failure("near_duplicates", message, pages=crowd)], metrics
+    return [failure("near_duplicates", message, pages=pages)], metrics
 
 
 def _rate(outcomes: Iterable[bool]) -> float:

@@ -21,9 +21,9 @@ from raydex.duplicates import WORD, Sketch, sketch
 from raydex.records import Manifest, Shard
 from raydex.shard import pages_of, section_texts
 
-WORDS_KEPT = 0.35
-"""A page with fewer distinct words than this share of its former ones has lost its text; shortening a page by half
-keeps about 0.6 of them, because common words stay."""
+WORDS_KEPT = 0.25
+"""A page with fewer distinct words than this share of its former ones has lost its text. Of 128 pages of Python's
+library reference with every second paragraph gone, the median keeps 0.69 of them and the worst 0.30."""
 
 LEAST_WORDS = 30
 """Distinct words from which a page can lose its text: a stub of fewer has little to lose."""
