@@ -187,6 +187,16 @@ def test_pages_that_their_heading_finds_no_longer_are_refused_and_named(gate, mo
     assert verdict.metrics["heading_rate"] == 0.625
 
 
+def test_parent_of_an_earlier_version_is_measured_when_its_manifest_has_no_figures(gate, index_dir):
+    gate(pages(range(40)))
+    (before,) = list_snapshots(index_dir)
+    write_manifest(index_dir, replace(before, gate_metrics={}))
+    assert gate(pages(range(40)) | dict.fromkeys(pages(range(8)), text(99))).failed_checks == (
+        "texts",
+        "near_duplicates",
+    )
+
+
 def test_growth_that_brings_pages_of_the_same_heading_is_no_loss(gate):
     gate({f"{SITE}a/{number}.html#setup": text(number) for number in range(9)})
     more = {f"{SITE}a/{number}.html#setup": text(number) for number in range(400)}
