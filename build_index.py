@@ -4,6 +4,8 @@ examples:
   python build_index.py https://docs.example.org/guide/ --index guide
   python build_index.py --sources sources.toml --index docs --max-pages 500
   python build_index.py ./docs --index handbook       a folder of HTML, Markdown, reStructuredText, notebooks or text
+  python build_index.py https://docs.example.org/guide/ --index guide --publish-anyway "the old API is gone"
+                                                      what the gate refused (exit 5), published with a reason
   python build_index.py --plan https://docs.example.org/guide/ --index guide     what a build would do and take
 
 looking after an index:
@@ -76,6 +78,11 @@ def argument_parser() -> argparse.ArgumentParser:
     action.add_argument("--forget", metavar="PREFIX|SOURCE", help="Remove pages from the index and from every store.")
     action.add_argument("--plan", action="store_true", help="Crawl, and say what a build would embed and how long.")
     parser.add_argument("--fresh", action="store_true", help="Begin anew instead of resuming an interrupted build.")
+    parser.add_argument(
+        "--publish-anyway",
+        metavar="REASON",
+        help="Publish what the gate refuses (never damaged files); the reason is kept in the manifest.",
+    )
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument(
         "--log-level", default="WARNING", choices=levels, help="Log lines on stderr. [default: WARNING]"
@@ -125,9 +132,12 @@ def run(options: argparse.Namespace) -> int:
         return look_after(options, lifecycle.index_dir(config))
     if not sources:
         raise ConfigError("nothing to crawl: give a URL, a folder, --sources FILE or --loader (see --help)")
+    if options.publish_anyway is not None and not options.publish_anyway.strip():
+        raise ConfigError("--publish-anyway: say why; the reason is kept in the manifest")
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
-    result = run_build(config, sources, fresh=options.fresh, plan=options.plan)
+    reason = (options.publish_anyway or "").strip()
+    result = run_build(config, sources, fresh=options.fresh, plan=options.plan, publish_anyway=reason)
     Console(stderr=True).print(result.table())
     print(result.json_line())
     return 0

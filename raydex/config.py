@@ -137,7 +137,42 @@ class GateConfig(Settings):
         0.3,
         ge=0,
         le=1,
-        description="Largest share of pages or chunks that may vanish since the live snapshot (exit 5).",
+        description="Largest share of pages, sections or chunks that may vanish since the live snapshot, of the whole "
+        "or of one directory (exit 5).",
+    )
+    max_collapsed_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Largest share of pages whose text may collapse, or become that of other pages, since the live "
+        "snapshot (exit 5).",
+    )
+    max_probe_loss: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest loss of sampled pages that their own heading finds, against the live snapshot (exit 5).",
+    )
+    max_repeated_rise: float = Field(
+        0.04,
+        ge=0,
+        le=1,
+        description="Largest rise of sampled pages that read like many others, against the live snapshot (exit 5).",
+    )
+    golden_queries: str = Field(
+        "",
+        description="File of golden queries, `id<TAB>text` a line; in the file of settings, relative to that file.",
+    )
+    golden_qrels: str = Field(
+        "",
+        description="File of what answers them (TREC qrels: `id 0 url relevance` a line, url with or without #anchor).",
+    )
+    golden_k: int = Field(10, ge=1, le=100, description="Sections looked at for each golden query.")
+    max_golden_loss: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Largest loss of recall@k or nDCG@k of the golden queries against the live snapshot (exit 5).",
     )
 
 
@@ -186,6 +221,9 @@ class ServeConfig(Settings):
 
     _names = field_validator("index", mode="before")(_split_names)
 
+
+BESIDE_THE_FILE = ("golden_queries", "golden_qrels")
+"""Settings of [build.gate] that name files: in the file of settings relative to it, else to the working folder."""
 
 Config = TypeVar("Config", BuildConfig, ServeConfig)
 
@@ -278,12 +316,22 @@ def resolve(table: type[Config], flags: Mapping[str, Any], file_values: Mapping[
     if not isinstance(file_values, Mapping):
         raise ConfigError(f"{file_name}: settings must be a table such as [build], found {file_values!r}")
     try:
-        values = _overlay(_overlay(dict(file_values), environment()), _nested(given_flags))
+        values = _overlay(_overlay(_found_beside(file_values, file_name), environment()), _nested(given_flags))
         return table.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e, given_flags, file_name) for e in error.errors())) from error
     except SettingsError as error:  # a variable that names a table of settings, such as RAYDEX_CRAWL
         raise ConfigError(f"environment variable {ENV_PREFIX}…: {error}") from error
+
+
+def _found_beside(file_values: Mapping[str, Any], file_name: str) -> dict[str, Any]:
+    """Return the values of the file, with the files that it names as paths from the working folder."""
+    gate = file_values.get("gate")
+    if not isinstance(gate, Mapping):
+        return dict(file_values)
+    folder = Path(file_name).parent
+    named = {key: str(folder / gate[key]) for key in BESIDE_THE_FILE if isinstance(gate.get(key), str) and gate[key]}
+    return {**file_values, "gate": {**gate, **named}}
 
 
 def _explain(error: Any, given_flags: Mapping[tuple[str, ...], Any], file_name: str) -> str:

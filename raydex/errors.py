@@ -126,14 +126,23 @@ class SnapshotIncompatible(SnapshotError):
 
 
 class GateRefused(SnapshotError):
-    """The new snapshot failed a check; CURRENT did not move."""
+    """The new snapshot failed a check; CURRENT did not move. is_damaged: its files are, so nothing can publish it."""
 
-    def __init__(self, snapshot_id: str, failures: tuple[str, ...]) -> None:
-        super().__init__(snapshot_id, failures)
-        self.snapshot_id, self.failures = snapshot_id, failures
+    def __init__(self, snapshot_id: str, failures: tuple[str, ...], report: str, *, is_damaged: bool = False) -> None:
+        super().__init__(snapshot_id, failures, report)
+        self.snapshot_id, self.failures, self.report, self.is_damaged = snapshot_id, failures, report, is_damaged
 
     def __str__(self) -> str:
-        return f"snapshot {self.snapshot_id} was not published: " + "; ".join(self.failures)
+        way_out = (
+            "Build it anew: its files are damaged."
+            if self.is_damaged
+            else "If it is right all the same, build again with --publish-anyway 'REASON'."
+        )
+        failures = "\n  ".join(self.failures)
+        return (
+            f"snapshot {self.snapshot_id} was not published, CURRENT stays as it is:\n  {failures}\n"
+            f"{way_out} Every page and query: {self.report}"
+        )
 
 
 class BuildLocked(RaydexError):

@@ -231,6 +231,15 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedAnyway:
+    """A person published a snapshot that the gate had refused. at: ISO 8601, UTC; checks: those that had failed."""
+
+    reason: str
+    at: str
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """All that a snapshot is made of; snapshots/<snapshot_id>/manifest.json. See docs/format.md."""
 
@@ -247,6 +256,9 @@ class Manifest:
     counts: dict[str, int]
     gate: dict[str, str]  # check → "passed", or what is wrong; filled in before publishing
     code_version: str
+    gate_metrics: dict[str, float] = field(default_factory=dict)  # what the gate measured; the next one compares
+    golden_digest: str = ""  # of the golden queries behind golden_…
+    published_anyway: PublishedAnyway | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

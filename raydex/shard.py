@@ -232,6 +232,11 @@ class OpenShard:
         scores, rows = self._index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
         return scores, rows
 
+    def vectors(self, first: int, count: int) -> Vectors:
+        """Return the stored vectors of rows first to first + count - 1."""
+        vectors: Vectors = self._index.reconstruct_n(first, count)
+        return vectors
+
     def chunk(self, row: int) -> Chunk:
         return Chunk(**_row(self.chunks, row))
 
@@ -251,6 +256,22 @@ def text_digests(shard: Shard, objects_dir: Path) -> Iterator[tuple[str, str]]:
     for batch in chunks.iter_batches(DIGEST_ROWS, columns=["chunk_id", "text"]):
         for chunk_id, text in zip(*batch.to_pydict().values(), strict=True):
             yield chunk_id, hashlib.sha256(text.encode()).hexdigest()
+
+
+def section_texts(shard: Shard, objects_dir: Path) -> Iterator[tuple[str, str]]:
+    """Yield (page_id, text) of each section, in the order of section_id: those of a page follow each other.
+
+    A few rows are in memory at a time, whatever the size of the shard.
+    """
+    sections = pq.ParquetFile(objects_dir / shard.objects["sections"].sha256)
+    for batch in sections.iter_batches(DIGEST_ROWS, columns=["page_id", "text"]):
+        yield from zip(*batch.to_pydict().values(), strict=True)
+
+
+def page_counts(shard: Shard, objects_dir: Path) -> dict[str, int]:
+    """Return page_id → number of its chunks."""
+    counted = pq.read_table(objects_dir / shard.objects["chunks"].sha256, columns=["page_id"])["page_id"].value_counts()
+    return {row["values"]: row["counts"] for row in counted.to_pylist()}
 
 
 def read_rows(shard: Shard, objects_dir: Path) -> tuple[pa.Table, Vectors, pa.Table, pa.Table]:

@@ -75,3 +75,11 @@ def test_a_switch_takes_no_value_on_the_command_line_and_one_in_the_environment(
 def test_an_unknown_way_of_discovery_is_named_with_those_there_are():
     with pytest.raises(ConfigError, match=r"unknown: feeds; allowed are links, sitemap, llms\.txt"):
         resolve(BuildConfig, {"crawl.discover": ["links", "feeds"]}, {}, "")
+
+
+def test_golden_files_are_found_beside_the_file_that_names_them_and_from_the_working_folder_by_a_flag():
+    file_values = {"gate": {"golden_queries": "golden.tsv", "golden_qrels": "/srv/golden.qrels"}}
+    gate = resolve(BuildConfig, {"gate.golden_k": "5"}, file_values, "conf/sources.toml").gate
+    assert (gate.golden_queries, gate.golden_qrels, gate.golden_k) == ("conf/golden.tsv", "/srv/golden.qrels", 5)
+    flags = {"gate.golden_queries": "other.tsv"}
+    assert resolve(BuildConfig, flags, file_values, "conf/sources.toml").gate.golden_queries == "other.tsv"

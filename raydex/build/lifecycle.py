@@ -38,7 +38,6 @@ def snapshots_table(folder: Path) -> Table:
 
 def _cells(manifest: Manifest) -> list[str]:
     age = datetime.now(UTC) - datetime.fromisoformat(manifest.created_at)
-    refused = [check for check, result in manifest.gate.items() if not result.startswith("passed")]
     return [
         manifest.snapshot_id,
         str(age).split(".")[0],
@@ -46,8 +45,15 @@ def _cells(manifest: Manifest) -> list[str]:
         f"{manifest.counts['chunks']:,}",
         str(len(manifest.shards)),
         f"{snapshot_bytes(manifest) / 2**20:,.1f}",
-        f"refused: {', '.join(refused)}" if refused else ("passed" if manifest.gate else "not run"),
+        _gate(manifest),
     ]
+
+
+def _gate(manifest: Manifest) -> str:
+    if decided := manifest.published_anyway:
+        return f"published anyway {decided.at:.10} ({', '.join(decided.checks)}): {decided.reason}"
+    refused = [check for check, result in manifest.gate.items() if not result.startswith("passed")]
+    return f"refused: {', '.join(refused)}" if refused else ("passed" if manifest.gate else "not run")
 
 
 def verify_and_tell(folder: Path, snapshot_id: str) -> int:

@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from raydex.build.changes import embedding_rate, page_changes
 from raydex.build.crawling import Crawl
+from raydex.build.gate.verdict import GateReport, Verdict
 from raydex.build.pipeline import Pipeline, result_of
 from raydex.build.progress import Display, Status
 from raydex.build.report import BuildResult, PageReport, Plan, write_report
@@ -30,7 +32,8 @@ from raydex.config import CODE_VERSION, BuildConfig
 from raydex.crawl import credentials_of, seed_addresses
 from raydex.embed import describe
 from raydex.errors import GateRefused, NothingToIndex, SnapshotError, TooManyFailedPages
-from raydex.records import EmbedderInfo, Manifest, Source
+from raydex.evaluate import Golden, load_golden
+from raydex.records import EmbedderInfo, Manifest, PublishedAnyway, Source
 from raydex.snapshot import (
     FORMAT_VERSION,
     current_id,
@@ -52,15 +55,22 @@ ENDINGS = {TooManyFailedPages: "failed_pages", NothingToIndex: "nothing_to_index
 
 
 def run_build(
-    config: BuildConfig, sources: Sequence[Source], *, fresh: bool = False, plan: bool = False
+    config: BuildConfig,
+    sources: Sequence[Source],
+    *,
+    fresh: bool = False,
+    plan: bool = False,
+    publish_anyway: str = "",
 ) -> BuildResult:
     """Build and publish one snapshot; raises the RaydexError that says why none was published.
 
     The config's index must be set. fresh: begin anew, whatever an interrupted build has left. plan: crawl, and say what
-    a build would do; nothing is embedded or published. A build that ends writes its report in any case.
+    a build would do; nothing is embedded or published. publish_anyway: why a snapshot that the gate refuses is to be
+    published all the same; it is kept in the manifest. A build that ends writes its report in any case.
     """
     index_dir = config.data_dir.resolve() / config.index
     live = live_manifest(index_dir)
+    golden = load_golden(config.gate.golden_queries, config.gate.golden_qrels)
     check_free_space(index_dir, max(SMALLEST_BUILD_BYTES, 3 * snapshot_bytes(live) if live else 0))
     config = _with_absolute_model(config)
     embedder = describe(config.embed.model, config.embed.backend)
@@ -75,7 +85,8 @@ def run_build(
             sources=tuple(sources),
             embedder=embedder,
         )
-        return Build(context, ledger, access, resumed=resumed).run(plan=plan)
+        build = Build(context, ledger, access, resumed=resumed, golden=golden, publish_anyway=publish_anyway)
+        return build.run(plan=plan)
 
 
 def config_digest(config: BuildConfig, sources: Sequence[Source], embedder: EmbedderInfo) -> str:
@@ -115,8 +126,18 @@ def _with_absolute_model(config: BuildConfig) -> BuildConfig:
 class Build:
     """One run of a build, from start or resumed."""
 
-    def __init__(self, context: BuildContext, ledger: Ledger, access: Access, *, resumed: bool) -> None:
+    def __init__(
+        self,
+        context: BuildContext,
+        ledger: Ledger,
+        access: Access,
+        *,
+        resumed: bool,
+        golden: Golden | None = None,
+        publish_anyway: str = "",
+    ) -> None:
         self._context, self._ledger, self._access, self._resumed = context, ledger, access, resumed
+        self._golden, self._publish_anyway = golden, publish_anyway
         self._status = Status(index=context.config.index)
         self._pages = PageReport()
         self._found: dict[str, Any] = {}  # what the report will say of changes, duplicates and plan
@@ -201,13 +222,29 @@ class Build:
     def _publish(self, pipeline: Pipeline, manifest: Manifest) -> None:
         self._status.stage = "checking"
         with self._timed("gate"):
-            results, failures = result_of(pipeline.actors[0].gate.remote(manifest.snapshot_id))
-            write_manifest(self._context.index_dir, replace(manifest, gate=results))
-            if failures:
-                raise GateRefused(manifest.snapshot_id, tuple(failures))
+            verdict: Verdict = result_of(pipeline.actors[0].gate.remote(manifest.snapshot_id, self._golden))
+            overridden = self._overridden(verdict)
+            self._found["gate"] = GateReport(manifest.snapshot_id, verdict, overridden)
+            judged = replace(
+                manifest,
+                gate=verdict.results,
+                gate_metrics=verdict.metrics,
+                golden_digest=verdict.golden_digest,
+                published_anyway=overridden,
+            )
+            write_manifest(self._context.index_dir, judged)
+            if verdict.failures and not overridden:
+                raise verdict.refusal(manifest.snapshot_id, str(self._context.build_dir / "report.json"))
             self._ledger.append("publishing", snapshot_id=manifest.snapshot_id)
             publish(self._context.index_dir, manifest.snapshot_id)
         self._status.stage = "published"
+
+    def _overridden(self, verdict: Verdict) -> PublishedAnyway | None:
+        """Return what a person decided on the failed checks; None when there are none, or when files are damaged."""
+        if not self._publish_anyway or not verdict.failures or verdict.is_damaged:
+            return None
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return PublishedAnyway(reason=self._publish_anyway, at=now, checks=verdict.failed_checks)
 
     def _end(self, outcome: str, message: str, manifest: Manifest | None = None) -> BuildResult:
         self._seconds["total"] = time.perf_counter() - self._status.started

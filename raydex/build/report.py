@@ -15,6 +15,7 @@ from typing import Any, Self
 from rich.table import Table
 
 from raydex.build.changes import PageChanges
+from raydex.build.gate.verdict import GateReport
 from raydex.build.items import DuplicatesReceipt
 from raydex.build.progress import Status
 from raydex.build.units import BuildContext, PageOutcome
@@ -109,6 +110,7 @@ class BuildResult:
     dropped_words: int
     hidden_words: int
     plan: Plan | None
+    gate: dict[str, Any]  # of GateReport; empty when the build did not come that far
     timings_s: dict[str, float]
 
     @classmethod
@@ -126,6 +128,7 @@ class BuildResult:
         changes: PageChanges | None = None,
         duplicates: DuplicatesReceipt | None = None,
         plan: Plan | None = None,
+        gate: GateReport | None = None,
     ) -> Self:
         counts = {name: status.pages[name] for name in ("fetched", "redirected", *NOTABLE)}
         busy = {f"busy_{stage}": round(value, 3) for stage, value in status.busy_s.items()}
@@ -156,6 +159,7 @@ class BuildResult:
             dropped_words=status.dropped_words,
             hidden_words=status.hidden_words,
             plan=plan,
+            gate=gate.told() if gate else {},
             timings_s={stage: round(value, 3) for stage, value in seconds.items()} | busy,
         )
 
@@ -180,6 +184,7 @@ class BuildResult:
             "reused_chunks": self.chunks["reused"],
             "shards": self.shards,
             "content_digest": self.content_digest,
+            "failed_checks": list(dict.fromkeys(failure["check"] for failure in self.gate.get("failures", ()))),
             "timings_s": self.timings_s,
             "bytes": self.bytes,
         }
@@ -222,6 +227,8 @@ class BuildResult:
         else:
             yield "chunks", f"{chunks['total']:,} ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
             yield "shards", f"{self.shards} ({self.bytes / 2**20:,.1f} MiB)"
+        if overridden := self.gate.get("published_anyway"):
+            yield "gate", f"published in spite of {', '.join(overridden['checks'])}: {overridden['reason']}"
         walls = [f"{name} {value:.1f}" for name, value in seconds.items() if not name.startswith("busy_")]
         yield "seconds", " · ".join(walls)
 

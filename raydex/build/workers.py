@@ -15,7 +15,8 @@ import ray
 
 from raydex.build.embedding import embed_units, missing_vectors
 from raydex.build.fetching import UnitFetcher
-from raydex.build.gate import run_gate
+from raydex.build.gate.run import run_gate
+from raydex.build.gate.verdict import Verdict
 from raydex.build.items import DuplicatesReceipt, drop_duplicates
 from raydex.build.loading import Loaded, load_pages
 from raydex.build.reading import read_unit
@@ -25,6 +26,7 @@ from raydex.checkpoint import VectorStore
 from raydex.crawl import Credentials, Discovery, Fetcher, RobotsRules, SeedAddresses, discover
 from raydex.embed import Embedder, TextTokenizer, load_embedder, load_tokenizer
 from raydex.errors import EmbedError
+from raydex.evaluate import Golden
 from raydex.records import EmbedderInfo, Shard
 from raydex.render import Renderer
 
@@ -130,8 +132,8 @@ class EmbedWorker:
     def embed(self, unit_ids: Sequence[str]) -> EmbedReceipt:
         return embed_units(self._context, unit_ids, self._embedder, self._store)
 
-    def gate(self, snapshot_id: str) -> tuple[dict[str, str], tuple[str, ...]]:
-        return run_gate(self._context, snapshot_id, self._embedder)
+    def gate(self, snapshot_id: str, golden: Golden | None) -> Verdict:
+        return run_gate(self._context.index_dir, snapshot_id, self._embedder, self._context.config.gate, golden)
 
     def ready(self) -> None:
         """Load the model; EmbedError when it cannot be loaded here, or is not the one the build began with."""
