@@ -40,8 +40,8 @@ from raydex.shard import (
 from raydex.snapshot import digest_of_records, digest_records, has_records, records_of
 from utils.files import write_atomically, write_bytes
 
-PART_BYTES = 128 * 2**20
-"""Rows that a task gathers before it writes them: with their sorted copy, 0.4 GB of memory."""
+PART_BYTES = 64 * 2**20
+"""Rows that a task gathers before it writes them: with their sorted copies, 0.25 GB of memory."""
 
 KEYS = {"chunks": "chunk_id", "sections": "section_id", "pages": "page_id"}
 SCHEMAS = {"chunks": CHUNK_SCHEMA, "sections": SECTION_SCHEMA, "pages": PAGE_SCHEMA}
@@ -95,13 +95,16 @@ def _is_whole(path: Path, size: int) -> bool:
 def _gathered(context: BuildContext, unit_ids: Sequence[str]) -> Iterator[dict[str, pa.Table]]:
     """Yield the tables of units, as many units at a time as PART_BYTES holds."""
     gathered: list[dict[str, pa.Table]] = []
+    size = 0
     for unit_id in unit_ids:
-        gathered.append(_tables_of(context, unit_id))
-        if sum(table.nbytes for tables in gathered for table in tables.values()) >= PART_BYTES:
-            yield _joined(gathered)
-            gathered = []
+        tables = _tables_of(context, unit_id)
+        gathered.append(tables)
+        size += sum(table.nbytes for table in tables.values())
+        if size >= PART_BYTES:
+            yield _taken_together(gathered)
+            size = 0
     if gathered:
-        yield _joined(gathered)
+        yield _taken_together(gathered)
 
 
 def _tables_of(context: BuildContext, unit_id: str) -> dict[str, pa.Table]:
@@ -112,8 +115,11 @@ def _tables_of(context: BuildContext, unit_id: str) -> dict[str, pa.Table]:
     return tables
 
 
-def _joined(parts: Sequence[dict[str, pa.Table]]) -> dict[str, pa.Table]:
-    return {role: pa.concat_tables([tables[role] for tables in parts]).combine_chunks() for role in ROLES}
+def _taken_together(parts: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:
+    """Join tables, and forget those that were joined."""
+    joined = {role: pa.concat_tables([tables.pop(role) for tables in parts]).combine_chunks() for role in ROLES}
+    parts.clear()
+    return joined
 
 
 def _without_dropped(tables: dict[str, pa.Table], path: Path) -> dict[str, pa.Table]:
