@@ -3,16 +3,18 @@
     python bench/scale.py [--sizes 10000 50000 …]     last line: JSON, kept in bench/results/scale.json
     python bench/scale.py --sizes 10000 50000         a quick look (1 minute); kept only with the default sizes
 
-Each size runs in a process of its own with a Ray of its own. Units of 160 made-up chunks (360 characters, 384
-numbers) are written in the form in which a build leaves them; then come, as in a build: embedding through the embedding
-store (the model is a fake that takes a few µs), the shuffle, the shards, the digest, verification of every byte,
-and publishing. A small build before it starts Ray's workers. The gate's other checks and the crawl are left out.
+Each size runs in a process of its own, with a worker process for each processor that does what a build's Ray tasks do.
+Units of 160 made-up chunks (360 characters, 384 numbers) are written in the form in which a build leaves them; then
+come, as in a build: embedding through the embedding store (the model is a fake that takes a few µs), the shuffle, the
+shards, the digest, publishing, and verification of every byte. A small build before it warms the workers up. The crawl,
+the search for duplicates and the gate's other checks are left out.
 
 µs/chunk: wall time of the stage over the number of chunks, all processors together. Memory: of the driver, its peak
-resident set (which a build of Ray tasks has anyway) and what it grew by; of tasks, the largest private set (RssAnon).
+resident set and what that grew by since the small build; of workers, the largest private set (RssAnon) of one.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -24,33 +26,33 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import ray
 
 from bench.local import ROOT
 from raydex.build.items import DROPPED_SCHEMA
-from raydex.build.pipeline import Pipeline
-from raydex.build.progress import Display, Status
 from raydex.build.rows import Dropped, embed_unit
+from raydex.build.shuffle import UNITS_PER_SHUFFLE, Shuffle, close_shards, shard_unit, shuffle_units
 from raydex.build.sizing import index_kind, shard_count
 from raydex.build.units import BuildContext
-from raydex.build.workers import Access
 from raydex.checkpoint import VectorStore, open_build, write_parquet
-from raydex.cluster import ray_running
 from raydex.config import BuildConfig
 from raydex.embed import HashEmbedder
 from raydex.records import Chunk, EmbedderInfo, PageInfo, Section, Source, Vectors, stable_id
 from raydex.shard import chunks_to_table, pages_to_table, sections_to_table
 from raydex.snapshot import new_manifest, publish, snapshot_bytes, verify, write_manifest
-from tests.processes import command_line, descendants
+from tests.processes import descendants
+
+T = TypeVar("T")
 
 RESULTS = ROOT / "bench" / "results" / "scale.json"
 SIZES = (10_000, 50_000, 200_000, 2_000_000)
@@ -131,11 +133,11 @@ def measure(size: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         if shutil.disk_usage(folder).free < FREE_BYTES_PER_CHUNK * size:
             raise SystemExit(f"{size:,} chunks need {FREE_BYTES_PER_CHUNK * size / 1e9:.0f} GB free in {folder}")
-        with ray_running(""):
-            Run(Path(folder, "warm-up"), WARM_UP).build()
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
+            Run(Path(folder, "warm-up"), WARM_UP, workers).build()
             before = _peak_rss()
             with _memory_watched() as largest:
-                figures = Run(Path(folder, "index"), size).build()
+                figures = Run(Path(folder, "index"), size, workers).build()
         peak = _peak_rss()
     return {
         **figures,
@@ -148,8 +150,8 @@ def measure(size: int) -> dict[str, Any]:
 class Run:
     """One build without a crawl."""
 
-    def __init__(self, index_dir: Path, size: int) -> None:
-        self._size = size
+    def __init__(self, index_dir: Path, size: int, workers: ProcessPoolExecutor) -> None:
+        self._size, self._workers = size, workers
         ledger, _ = open_build(index_dir, "bench")
         self._context = BuildContext(
             index_dir=index_dir,
@@ -158,9 +160,6 @@ class Run:
             sources=(Source(name="bench", seeds=("https://docs.example.org/",)),),
             embedder=FakeModel().info,
         )
-        status = Status(index="bench")
-        display = Display(status)
-        self._pipeline = Pipeline(self._context, ledger, status, display, Access({}, {}), embeds=False)
         self._stages: dict[str, float] = {}
         self._cpu_s = 0.0
 
@@ -169,13 +168,18 @@ class Run:
         write_parquet(context.build_dir / Dropped.FILE, DROPPED_SCHEMA.empty_table())
         units = [f"{number:08d}" for number in range(-(-self._size // CHUNKS_PER_UNIT))]
         tasks = [units[first : first + UNITS_PER_TASK] for first in range(0, len(units), UNITS_PER_TASK)]
-        _run_bounded(write_units_task, context, tasks)  # the crawl's part: not measured
+        self._all(write_units, [(context, part) for part in tasks])  # the crawl's part: not measured
         with self._timed("embed"):
-            _run_bounded(embed_units_task, context, tasks)
-        kind = index_kind(self._size, "auto", "")
-        with self._timed("shuffle, shards, digest"):
-            count = shard_count(self._size, 0, 0)
-            shards, closing = self._pipeline.shard(count, kind, dict.fromkeys(units, "content"), "")
+            self._all(embed_units, [(context, part) for part in tasks])
+        count, kind = shard_count(self._size, 0, 0), index_kind(self._size, "auto", "")
+        shuffle = Shuffle(shards=count, kind=kind, least_recall=context.config.vectors.least_recall, content="bench")
+        groups = [units[first : first + UNITS_PER_SHUFFLE] for first in range(0, len(units), UNITS_PER_SHUFFLE)]
+        with self._timed("shuffle"):
+            self._all(shuffle_units, [(context, shuffle, f"{n:06d}", group) for n, group in enumerate(groups)])
+        with self._timed("shards"):
+            shards = tuple(self._all(shard_unit, [(context, shuffle, number) for number in range(count)]))
+        with self._timed("digest"):
+            closing = self._workers.submit(close_shards, context, shuffle, shards).result()
         with self._timed("publish"):
             manifest = new_manifest(
                 context.index_dir,
@@ -190,7 +194,7 @@ class Run:
             write_manifest(context.index_dir, manifest)
             publish(context.index_dir, manifest.snapshot_id)
         with self._timed("verify"):
-            problems = ray.get(verify_task.remote(context.index_dir, manifest.snapshot_id))
+            problems = self._workers.submit(verify, context.index_dir, manifest.snapshot_id).result()
         if problems or manifest.counts["chunks"] != len(units) * CHUNKS_PER_UNIT:
             raise ValueError(f"{manifest.counts}: {problems}")
         chunks = manifest.counts["chunks"]
@@ -208,6 +212,15 @@ class Run:
             "peak_disk_bytes_per_chunk": _bytes_below(context.index_dir) // chunks,
         }
 
+    def _all(self, task: Callable[..., T], calls: Sequence[tuple[Any, ...]]) -> list[T]:
+        """Run a task with each of these arguments, a few at a time; return the results in order."""
+        results: list[Future[T]] = []
+        for arguments in calls:
+            if len(results) >= (most := 2 * (os.cpu_count() or 1)):
+                results[-most].result()
+            results.append(self._workers.submit(task, *arguments))
+        return [result.result() for result in results]
+
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         started, cpu = time.perf_counter(), _cpu_seconds()
@@ -216,33 +229,21 @@ class Run:
         self._cpu_s += _cpu_seconds() - cpu
 
 
-def _run_bounded(task: Any, context: BuildContext, groups: Sequence[Sequence[str]]) -> None:
-    """Run a task for every group of units, a few at a time."""
-    running: list[Any] = []
-    for group in groups:
-        if len(running) >= 2 * (os.cpu_count() or 1):
-            ready, running = ray.wait(running)
-            ray.get(ready)
-        running.append(task.options(num_cpus=0.5).remote(context, group))
-    ray.get(running)
-
-
-@ray.remote
-def write_units_task(context: BuildContext, unit_ids: Sequence[str]) -> None:
+def write_units(context: BuildContext, unit_ids: Sequence[str]) -> None:
     for unit_id in unit_ids:
         _write_unit(context, unit_id)
 
 
-@ray.remote
-def embed_units_task(context: BuildContext, unit_ids: Sequence[str]) -> None:
-    model, store = FakeModel(), VectorStore(context.vectors_dir, DIM)
+@functools.cache
+def _embedder(folder: Path) -> tuple[FakeModel, VectorStore]:
+    """Return what an embedder actor keeps for the whole of a build."""
+    return FakeModel(), VectorStore(folder, DIM)
+
+
+def embed_units(context: BuildContext, unit_ids: Sequence[str]) -> None:
+    model, store = _embedder(context.vectors_dir)
     for unit_id in unit_ids:
         embed_unit(context, unit_id, model, store)
-
-
-@ray.remote
-def verify_task(index_dir: Path, snapshot_id: str) -> list[str]:
-    return verify(index_dir, snapshot_id)
 
 
 def _write_unit(context: BuildContext, unit_id: str) -> None:
@@ -285,13 +286,12 @@ def _write_unit(context: BuildContext, unit_id: str) -> None:
 
 @contextmanager
 def _memory_watched() -> Iterator[list[int]]:
-    """Yield a list whose one item is the largest private memory that any of Ray's workers below us had so far."""
+    """Yield a list whose one item is the largest private memory that any process below us had so far."""
     largest, over = [0], threading.Event()
 
     def watch() -> None:
         while not over.wait(SAMPLE_S):
-            workers = (pid for pid in descendants(os.getpid()) if "ray::" in command_line(pid))
-            largest[0] = max(largest[0], *map(_private_bytes, workers), 0)
+            largest[0] = max(largest[0], 0, *map(_private_bytes, descendants(os.getpid())))
 
     thread = threading.Thread(target=watch)
     thread.start()

@@ -33,6 +33,9 @@ BLOCK_ROWS = 16_384
 RECALL_QUERIES = 64
 """Queries that a shard is asked for its recall: 640 rows to be found, so that one lost is 0.16 %."""
 
+LEAST_QUERIES, ROWS_PER_QUERY = 16, 256
+"""A small shard is asked fewer, or they would cost more than its index: 64 from 16,384 rows on."""
+
 QUERY_DISTANCE = 0.5
 """Length of the noise added to a vector to make a query of it."""
 
@@ -172,7 +175,13 @@ def as_queries(vectors: Vectors) -> Vectors:
     return asked
 
 
-def sample_rows(vectors: Vectors, count: int = RECALL_QUERIES) -> Vectors:
+def queries_of(vectors: Vectors) -> Vectors:
+    """Return the queries that a shard with these vectors is asked for its recall."""
+    count = min(RECALL_QUERIES, max(LEAST_QUERIES, len(vectors) // ROWS_PER_QUERY))
+    return as_queries(sample_rows(vectors, count))
+
+
+def sample_rows(vectors: Vectors, count: int) -> Vectors:
     """Return so many of the vectors, evenly spaced; all when there are fewer."""
     step = max(1, len(vectors) // count)
     return np.ascontiguousarray(vectors[::step][:count])

@@ -25,11 +25,10 @@ from raydex.ann import (
     KINDS,
     Rows,
     SearchIndex,
-    as_queries,
     best_rows,
     open_index,
+    queries_of,
     recall_by_refine,
-    sample_rows,
     write_coarse,
     write_flat,
 )
@@ -254,7 +253,7 @@ def _with_index(exact: Shard, kind: str, least_recall: float, objects_dir: Path)
     coarse = _stored(out)
     objects = {**exact.objects, "index": coarse, "vectors": exact.objects["index"]}
     opened = open_index(objects_dir / objects["vectors"].sha256, objects_dir / coarse.sha256)
-    queries = as_queries(sample_rows(opened.vectors))
+    queries = queries_of(opened.vectors)
     shares = recall_by_refine(opened, kind, queries, best_rows(opened.vectors, queries)[0])
     for factor, recall in shares.items():
         if recall >= least_recall:

@@ -16,7 +16,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, Worker
 
 from raydex.build.items import DuplicatesReceipt
 from raydex.build.progress import BuildMetrics, Display, Status
-from raydex.build.shuffle import Closing, Shuffle
+from raydex.build.shuffle import UNITS_PER_SHUFFLE, Closing, Shuffle
 from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
 from raydex.build.workers import (
     FETCHER_SLOTS,
@@ -48,9 +48,6 @@ READER_SHARE = 0.25
 
 UNITS_PER_ACTOR = 2
 """Embed units given to an actor at a time: one in work, one waiting, so that it never idles."""
-
-UNITS_PER_SHUFFLE = 256
-"""Units whose rows one task spreads over the shards: about 2,000 pages, in parts that fit its memory."""
 
 TASKS_PER_PROCESSOR = 4
 """Tasks given to Ray at a time: receipts of a large build wait on disk, not here."""

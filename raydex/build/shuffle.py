@@ -40,6 +40,9 @@ from raydex.shard import (
 from raydex.snapshot import digest_of_records, digest_records, has_records, records_of
 from utils.files import write_atomically, write_bytes
 
+UNITS_PER_SHUFFLE = 256
+"""Units whose rows one task spreads over the shards: about 2,000 pages."""
+
 PART_BYTES = 64 * 2**20
 """Rows that a task gathers before it writes them: with their sorted copies, 0.25 GB of memory."""
 
