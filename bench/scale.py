@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 RESULTS = ROOT / "bench" / "results" / "scale.json"
 SIZES = (10_000, 50_000, 200_000, 2_000_000)
-WARM_UP = 2_000
+SMALL, WARM_UP = 50_000, 2_000
 TARGET = 1.3
 
 DIM = 384
@@ -99,7 +99,7 @@ def main() -> int:
     if options.one:
         print(json.dumps(measure(options.one)))
         return 0
-    results = {size: _in_own_process(size) for size in options.sizes}
+    results = {size: _measured(size) for size in options.sizes}
     first, last = min(results), max(results)
     result = {
         "ratio": round(results[last]["us_per_chunk"] / results[first]["us_per_chunk"], 3),
@@ -112,6 +112,12 @@ def main() -> int:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))
     return 0 if result["ratio"] <= TARGET else 1
+
+
+def _measured(size: int) -> dict[str, Any]:
+    """Return the median run: of three where one takes seconds, and a busy neighbour would tell most of its figure."""
+    runs = [_in_own_process(size) for _ in range(3 if size <= SMALL else 1)]
+    return sorted(runs, key=lambda figures: float(figures["us_per_chunk"]))[len(runs) // 2]
 
 
 def _in_own_process(size: int) -> dict[str, Any]:
