@@ -37,6 +37,10 @@ SMALLEST_BUILD_BYTES = 256 * 2**20
 """A build is not started with less room than this: page store, unit files and objects of a small site."""
 
 
+FILES_PER_REFRESH = 256
+"""A store of vectors lists its folder once for this many files in it, or it would list all of them for each unit."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredPage:
     """A page and the build that last looked at it.
@@ -140,45 +144,64 @@ class VectorStore:
     """Vectors by key, never computed twice: immutable Parquet files, found through a small table in memory.
 
     A key is the sha256 (32 bytes) of the exact embedder input; the folder bears the model's fingerprint. The table
-    holds 16 bytes a key (160 MB for 10 million); vectors stay on disk until they are asked for.
+    holds 16 bytes a key (160 MB for 10 million); vectors stay on disk until they are asked for. It is made of sorted
+    runs that double in size, so that a key is sorted some twenty times in a million, and never all of them anew.
     """
 
     def __init__(self, folder: Path, dim: int) -> None:
         self._folder, self._dim = folder, dim
         self._files: list[Path] = []
-        self._known: set[Path] = set()
-        self._heads: npt.NDArray[np.uint64] = np.empty(0, np.uint64)  # first 8 bytes of each key, sorted
-        self._places: npt.NDArray[np.uint32] = np.empty((0, 2), np.uint32)  # (file, row) of each head
+        self._known: set[str] = set()
+        self._runs: list[_Run] = []  # longest first
+        self._refreshes_left_out = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def refresh(self) -> None:
-        """Learn the files that this or another process has added since."""
-        heads, places = [self._heads], [self._places]
-        for path in sorted(set(self._folder.glob("*.parquet")) - self._known):
-            self._known.add(path)
-            try:
-                keys = _key_bytes(pq.read_table(path, columns=["key"]))
-            except pa.ArrowException as error:
-                logger.warning("stored vectors unreadable, to be made again path=%s reason=%s", path, error)
-                continue
-            rows = np.arange(len(keys), dtype=np.uint32)
-            heads.append(_heads(keys))
-            places.append(np.column_stack([np.full_like(rows, len(self._files)), rows]))
-            self._files.append(path)
-        if len(heads) > 1:
-            all_heads, all_places = np.concatenate(heads), np.concatenate(places)
-            order = np.argsort(all_heads, kind="stable")
-            self._heads, self._places = all_heads[order], all_places[order]
+        """Learn the files that this or another process has added since.
+
+        Listing a folder takes as long as it is full: one of n files is listed at every n/256th call only, and until
+        then what another process has added is unknown here (its texts may be embedded twice, no more).
+        """
+        self._refreshes_left_out += 1
+        if self._refreshes_left_out < len(self._known) // FILES_PER_REFRESH:
+            return
+        self._refreshes_left_out = 0
+        fresh = sorted(
+            {entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".parquet")} - self._known
+        )
+        runs = [run for name in fresh if (run := self._run_of(name)) is not None]
+        if runs:
+            self._take_in(_merged(runs))
+
+    def _run_of(self, name: str) -> "_Run | None":
+        self._known.add(name)
+        path = self._folder / name
+        try:
+            keys = _key_bytes(pq.read_table(path, columns=["key"]))
+        except pa.ArrowException as error:
+            logger.warning("stored vectors unreadable, to be made again path=%s reason=%s", path, error)
+            return None
+        if not keys:
+            return None
+        self._files.append(path)
+        rows = np.arange(len(keys), dtype=np.uint32)
+        return _Run(_heads(keys), np.column_stack([np.full_like(rows, len(self._files) - 1), rows]))
+
+    def _take_in(self, run: "_Run") -> None:
+        """Add a run, merged with those that are less than twice as long as it: few runs, each key merged seldom."""
+        while self._runs and len(self._runs[-1].heads) < 2 * len(run.heads):
+            run = _merged([self._runs.pop(), run])
+        self._runs.append(run)
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, npt.NDArray[np.float32]]:
         """Return the stored vectors among these keys; a key that is not stored is absent."""
-        if not keys or not len(self._heads):
+        if not keys:
             return {}
         wanted = _heads(keys)
-        at = np.minimum(np.searchsorted(self._heads, wanted), len(self._heads) - 1)
         rows_by_file: dict[int, list[int]] = defaultdict(list)
-        for file, row in self._places[at[self._heads[at] == wanted]]:
-            rows_by_file[int(file)].append(int(row))
+        for run in self._runs:
+            for file, row in run.places_of(wanted):
+                rows_by_file[int(file)].append(int(row))
         asked, found = set(keys), dict[bytes, npt.NDArray[np.float32]]()
         for file, rows in rows_by_file.items():
             table = pq.read_table(self._files[file]).take(pa.array(rows))
@@ -213,6 +236,25 @@ class VectorStore:
             }
         )
         write_parquet(self._folder / f"{keys[0].hex()[:16]}-{len(keys)}-{keys[-1].hex()[:16]}.parquet", table)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A part of the table of a VectorStore. heads: first 8 bytes of each key, sorted; places: (file, row) of each."""
+
+    heads: npt.NDArray[np.uint64]
+    places: npt.NDArray[np.uint32]
+
+    def places_of(self, wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
+        at = np.minimum(np.searchsorted(self.heads, wanted), len(self.heads) - 1)
+        places: npt.NDArray[np.uint32] = self.places[at[self.heads[at] == wanted]]
+        return places
+
+
+def _merged(runs: Sequence[_Run]) -> _Run:
+    heads, places = np.concatenate([run.heads for run in runs]), np.concatenate([run.places for run in runs])
+    order = np.argsort(heads, kind="stable")  # of runs that are sorted: a merge
+    return _Run(heads[order], places[order])
 
 
 def _key_bytes(table: pa.Table) -> list[bytes]:

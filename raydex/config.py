@@ -126,6 +126,22 @@ class EmbedConfig(Settings):
     )
 
 
+class VectorsConfig(Settings):
+    index_kind: str = Field(
+        "auto",
+        pattern=r"^(auto|flat|fp16|rabitq)$",
+        description="How vectors are searched: flat (exact), fp16 or rabitq (smaller and faster, best rows scored "
+        "anew with the whole vectors), auto: by the number of chunks.",
+    )
+    least_recall: float = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="Least share of the ten best rows that an index must find of a sample; below it, the shard is "
+        "searched exactly.",
+    )
+
+
 class GateConfig(Settings):
     max_failed_share: float = Field(
         0.05,
@@ -190,11 +206,12 @@ class BuildConfig(Settings):
         0,
         ge=0,
         le=1024,
-        description="Parts of the index; 0: a power of two with about 4096 chunks each, at most 64.",
+        description="Parts of the index; 0: a power of two with about 4096 chunks each, above 64 parts a million.",
     )
     crawl: CrawlConfig = CrawlConfig()
     chunk: ChunkConfig = ChunkConfig()
     embed: EmbedConfig = EmbedConfig()
+    vectors: VectorsConfig = VectorsConfig()
     gate: GateConfig = GateConfig()
 
 

@@ -218,7 +218,9 @@ class StoredObject:
 class Shard:
     """One part of a snapshot: the pages whose id falls into it. Rows are ordered by chunk_id.
 
-    objects: role → file; roles are `index` (FAISS), `chunks`, `sections` and `pages` (Parquet).
+    objects: role → file; roles are `index` (FAISS), `chunks`, `sections` and `pages` (Parquet), and `vectors` (FAISS
+    too, whole) where the index holds less than them. refine: candidates of such an index that are scored anew for each
+    wanted row. recall: share of the ten best rows that it finds, measured when it was written; an exact one finds all.
     """
 
     shard_id: str
@@ -228,6 +230,8 @@ class Shard:
     dim: int
     index_kind: str
     objects: dict[str, StoredObject]
+    refine: int = 0
+    recall: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +263,7 @@ class Manifest:
     gate_metrics: dict[str, float] = field(default_factory=dict)  # what the gate measured; the next one compares
     golden_digest: str = ""  # of the golden queries behind golden_…
     published_anyway: PublishedAnyway | None = None
+    ann_recall: float = 1.0  # share of the ten best rows over all shards that a search finds, measured on a sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from raydex.ann import Rows
 from raydex.errors import SnapshotIncompatible
 from raydex.records import Hit, Section, StageTimes, Vectors
-from raydex.shard import OpenShard, Rows
+from raydex.shard import OpenShard
 from raydex.snapshot import Snapshot
 
 GROWTH = 4

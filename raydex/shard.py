@@ -1,33 +1,45 @@
-"""Keep chunks and their vectors as one dense FAISS shard on disk. Only home of faiss.
+"""Keep chunks and their vectors as one shard on disk.
 
-    chunks, vectors, sections, pages → write_shard → objects/<sha256> × 4 → open_shard → (scores, rows)
+    chunks with vectors, sections, pages → write_shard → objects/<sha256> × 4 → open_shard → (scores, rows)
 
 A shard is four immutable files, each named by its checksum: the FAISS index, the chunks, the sections and what is known
-of their pages (Parquet).
-Row i of the index is row i of the chunks; rows are ordered by chunk_id. The same input gives the same bytes.
+of their pages (Parquet); and a fifth, the whole vectors, where the index holds less than them (ann.py).
+Row i of the index is row i of the chunks; rows are ordered by chunk_id. The same input gives the same bytes, however
+it comes: a shard is written block by block, and a block or two are in memory.
 """
 
 import bisect
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raydex.ann import (
+    BLOCK_ROWS,
+    KINDS,
+    Rows,
+    SearchIndex,
+    best_rows,
+    open_index,
+    queries_of,
+    recall_by_refine,
+    write_coarse,
+    write_flat,
+)
 from raydex.errors import SnapshotCorrupt
 from raydex.records import Chunk, PageInfo, Section, Shard, StoredObject, Vectors
-from utils.files import sha256_of, write_bytes
+from utils.files import HashedFile, sha256_of, write_by_checksum
 
-Rows = npt.NDArray[np.int64]
+EXACT_KIND = "flat"
+KNOWN_KINDS = tuple(KINDS)
 
-INDEX_KIND = "flat"
-"""Exact search over the whole vectors; the only kind so far."""
+LEAST_RECALL = 0.99
 
 DIGEST_ROWS = 256
 
@@ -84,13 +96,6 @@ PAGE_SCHEMA = pa.schema(
 _ADDED_IN_FORMAT_2 = {"kind": "prose", "symbol": ""}
 """Columns that a snapshot of format 1 lacks, and what they are then."""
 
-# A score must not depend on which rows and queries share a call, or the ranking would depend on the number of shards.
-# BLAS sums in another order for other shapes (differences to 2e-7), FAISS's own kernel does not: 1, 2, 7 or 64 queries
-# over 1 to 40 parts were bit-equal. FAISS 1.15 turns to BLAS from queries × dim = 128,000 on, earlier ones from 20
-# queries; so never let it. The price, one thread, 384 numbers: 64 queries over 4,096 rows take 5.5 instead of 2.4 ms;
-# a single query is faster without BLAS (0.09 instead of 0.41 ms).
-faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
-
 
 def chunks_to_table(chunks: Sequence[Chunk]) -> pa.Table:
     return _to_table(chunks, CHUNK_SCHEMA)
@@ -121,34 +126,149 @@ def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "headings": tuple(row["headings"])}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRows:
+    """What a shard is made of: tables in blocks of BLOCK_ROWS, ordered by their ids, each id once.
+
+    chunks have the column `vector` besides: float32 lists of dim numbers, L2-normalised. chunk_count: of all blocks.
+    """
+
+    dim: int
+    chunk_count: int
+    chunks: Iterable[pa.Table]
+    sections: Iterable[pa.Table]
+    pages: Iterable[pa.Table]
+
+
 def write_shard(
-    shard_id: str, chunks: pa.Table, vectors: Vectors, sections: pa.Table, pages: pa.Table, objects_dir: Path
+    shard_id: str,
+    chunks: pa.Table,
+    vectors: Vectors,
+    sections: pa.Table,
+    pages: pa.Table,
+    objects_dir: Path,
+    *,
+    kind: str = EXACT_KIND,
+    least_recall: float = LEAST_RECALL,
 ) -> Shard:
-    """Write one shard's objects and return what refers to them.
+    """Write one shard's objects from tables in memory and return what refers to them.
 
     vectors: float32 (chunks, dim), rows L2-normalised, row i belongs to row i of chunks, in any order. A chunk, section
     or page that comes twice is kept once. Raises ValueError naming what does not fit.
     """
     _check_vectors(chunks.num_rows, vectors)
-    chunks, chunk_rows = _sorted_once(chunks, "chunk_id", CHUNK_SCHEMA)
-    sections, _ = _sorted_once(sections, "section_id", SECTION_SCHEMA)
-    pages, _ = _sorted_once(pages, "page_id", PAGE_SCHEMA)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors[chunk_rows]))
-    return Shard(
-        shard_id=shard_id,
+    dim = vectors.shape[1]
+    chunks = chunks.select(CHUNK_SCHEMA.names).append_column("vector", vectors_to_column(vectors))
+    chunks = sorted_once(chunks, "chunk_id")
+    rows = ShardRows(
+        dim=dim,
         chunk_count=chunks.num_rows,
-        section_count=sections.num_rows,
-        page_count=pc.count_distinct(sections["page_id"]).as_py(),
-        dim=vectors.shape[1],
-        index_kind=INDEX_KIND,
-        objects={
-            "index": _store(faiss.serialize_index(index).tobytes(), objects_dir),
-            "chunks": _store(_parquet(chunks), objects_dir),
-            "sections": _store(_parquet(sections), objects_dir),
-            "pages": _store(_parquet(pages), objects_dir),
-        },
+        chunks=in_blocks(chunks),
+        sections=in_blocks(sorted_once(sections, "section_id")),
+        pages=in_blocks(sorted_once(pages, "page_id")),
     )
+    return write_rows(shard_id, rows, objects_dir, kind=kind, least_recall=least_recall)
+
+
+def write_rows(
+    shard_id: str, rows: ShardRows, objects_dir: Path, *, kind: str = EXACT_KIND, least_recall: float = LEAST_RECALL
+) -> Shard:
+    """Write one shard's objects from blocks, of which one is in memory at a time, and return what refers to them.
+
+    An index that does not find least_recall of the best rows is given more candidates; if none are enough, it is
+    exact instead. Raises ValueError naming what does not fit.
+    """
+    chunks, vectors = _write_chunks(rows, objects_dir)
+    seen_pages: set[str] = set()
+    sections, section_count = _write_table(
+        rows.sections, SECTION_SCHEMA, objects_dir, lambda block: seen_pages.update(block["page_id"].to_pylist())
+    )
+    pages, _ = _write_table(rows.pages, PAGE_SCHEMA, objects_dir)
+    exact = Shard(
+        shard_id=shard_id,
+        chunk_count=rows.chunk_count,
+        section_count=section_count,
+        page_count=len(seen_pages),
+        dim=rows.dim,
+        index_kind=EXACT_KIND,
+        objects={"index": vectors, "chunks": chunks, "sections": sections, "pages": pages},
+    )
+    return _with_index(exact, kind, least_recall, objects_dir)
+
+
+def _write_chunks(rows: ShardRows, objects_dir: Path) -> tuple[StoredObject, StoredObject]:
+    """Write the chunks and, in the same pass, their vectors as an exact index."""
+    with write_by_checksum(objects_dir) as text_out, write_by_checksum(objects_dir) as vectors_out:
+        with pq.ParquetWriter(text_out, CHUNK_SCHEMA, compression="zstd") as writer:
+            written = 0
+
+            def blocks() -> Iterator[Vectors]:
+                nonlocal written
+                for block in rows.chunks:
+                    vectors = vectors_of_column(block["vector"], rows.dim)
+                    _check_lengths(vectors, written)
+                    writer.write_table(_block(block, CHUNK_SCHEMA), row_group_size=BLOCK_ROWS)
+                    written += block.num_rows
+                    yield vectors
+
+            write_flat(vectors_out, rows.dim, rows.chunk_count, blocks())
+            if not rows.chunk_count:
+                writer.write_table(CHUNK_SCHEMA.empty_table())
+        if written != rows.chunk_count:
+            raise ValueError(f"{written} chunks came, {rows.chunk_count} were announced")
+    return _stored(text_out), _stored(vectors_out)
+
+
+def _write_table(
+    blocks: Iterable[pa.Table], schema: pa.Schema, objects_dir: Path, look: Callable[[pa.Table], object] | None = None
+) -> tuple[StoredObject, int]:
+    """Write a table; return its object and the number of its rows. look: is shown every block."""
+    count = 0
+    with write_by_checksum(objects_dir) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for block in blocks:
+            count += block.num_rows
+            if look is not None:
+                look(block)
+            writer.write_table(_block(block, schema), row_group_size=BLOCK_ROWS)
+        if not count:
+            writer.write_table(schema.empty_table())
+    return _stored(out), count
+
+
+def _block(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    return table.select(schema.names).cast(schema).combine_chunks()
+
+
+def _stored(written: HashedFile) -> StoredObject:
+    return StoredObject(sha256=written.sha256, bytes=written.size)
+
+
+def _with_index(exact: Shard, kind: str, least_recall: float, objects_dir: Path) -> Shard:
+    """Return the shard with an index of this kind; as it is when that finds too little."""
+    if kind == EXACT_KIND or not exact.chunk_count:
+        return exact
+    whole = open_index(objects_dir / exact.objects["index"].sha256)
+    with write_by_checksum(objects_dir) as out:
+        write_coarse(out, kind, whole.vectors)
+    coarse = _stored(out)
+    objects = {**exact.objects, "index": coarse, "vectors": exact.objects["index"]}
+    opened = open_index(objects_dir / objects["vectors"].sha256, objects_dir / coarse.sha256)
+    queries = queries_of(opened.vectors)
+    shares = recall_by_refine(opened, kind, queries, best_rows(opened.vectors, queries)[0])
+    for factor, recall in shares.items():
+        if recall >= least_recall:
+            return replace(exact, index_kind=kind, objects=objects, refine=factor, recall=recall)
+    return exact
+
+
+def vectors_to_column(vectors: Vectors) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
+def vectors_of_column(column: pa.ChunkedArray, dim: int) -> Vectors:
+    vectors: Vectors = column.combine_chunks().flatten().to_numpy().reshape(-1, dim)
+    return vectors
 
 
 def _check_vectors(rows: int, vectors: Vectors) -> None:
@@ -156,31 +276,65 @@ def _check_vectors(rows: int, vectors: Vectors) -> None:
         raise ValueError(f"vectors are {vectors.dtype} {vectors.shape}, expected float32 (n, dim)")
     if len(vectors) != rows:
         raise ValueError(f"{len(vectors)} vectors for {rows} chunks")
+    _check_lengths(vectors, 0)
+
+
+def _check_lengths(vectors: Vectors, first: int) -> None:
     lengths = np.linalg.norm(vectors, axis=1)
     wrong = np.flatnonzero(~(np.abs(lengths - 1) <= LENGTH_TOLERANCE))  # so written, NaN is wrong too
     if wrong.size:
-        raise ValueError(f"vector of row {wrong[0]} has length {lengths[wrong[0]]:.6g}, expected 1 (L2-normalised)")
+        row, length = first + wrong[0], lengths[wrong[0]]
+        raise ValueError(f"vector of row {row} has length {length:.6g}, expected 1 (L2-normalised)")
 
 
-def _sorted_once(table: pa.Table, key: str, schema: pa.Schema) -> tuple[pa.Table, Rows]:
-    """Return the table ordered by key, each key once (its first row), and the row each one came from."""
-    _, rows = np.unique(np.asarray(table[key].to_pylist(), dtype=np.str_), return_index=True)
-    return table.select(schema.names).cast(schema).take(pa.array(rows, pa.int64())).combine_chunks(), rows
+def sorted_once(table: pa.Table, key: str) -> pa.Table:
+    """Return the table ordered by key, each key once: its first row."""
+    ids = table[key].combine_chunks()
+    return table.take(_order(ids)[0]).combine_chunks()
 
 
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return bytes(sink.getvalue())
+def _order(ids: pa.Array) -> tuple[pa.Array, int]:
+    """Return the rows of the sorted ids, each id once (its first row), and how many there are."""
+    order = pc.array_sort_indices(ids)  # stable, by the bytes of UTF-8: by code point
+    ordered = ids.take(order)
+    if len(ordered) > 1:
+        is_new = pa.concat_arrays([pa.array([True]), pc.not_equal(ordered[1:], ordered[:-1])])
+        order = order.filter(is_new)
+    return order, len(order)
 
 
-def _store(data: bytes, objects_dir: Path) -> StoredObject:
-    """Write an object unless it is there and whole: so a rebuild heals a damaged one."""
-    digest = hashlib.sha256(data).hexdigest()
-    path = objects_dir / digest
-    if not (path.is_file() and sha256_of(path) == digest):
-        write_bytes(path, data)
-    return StoredObject(sha256=digest, bytes=len(data))
+def in_blocks(table: pa.Table) -> Iterator[pa.Table]:
+    for first in range(0, table.num_rows, BLOCK_ROWS):
+        yield table.slice(first, BLOCK_ROWS)
+
+
+def merged_once(runs: Sequence[pa.Table], key: str) -> tuple[int, Iterator[pa.Table]]:
+    """Merge tables that are ordered by key into blocks, each key once (its first row); return their rows and them.
+
+    The keys of all are in memory (about 50 bytes a row), of the rest one block: the tables may be mapped files.
+    """
+    runs = [run for run in runs if run.num_rows]
+    if not runs:
+        return 0, iter(())
+    keys = pa.chunked_array([chunk for run in runs for chunk in run[key].chunks]).combine_chunks()
+    order, count = _order(keys)
+    return count, _merge(runs, order.to_numpy())
+
+
+def _merge(runs: Sequence[pa.Table], order: Rows) -> Iterator[pa.Table]:
+    starts = np.cumsum([0, *(run.num_rows for run in runs)])
+    for first in range(0, len(order), BLOCK_ROWS):
+        rows = order[first : first + BLOCK_ROWS].astype(np.int64)
+        numbers = np.searchsorted(starts, rows, side="right") - 1
+        places, parts, length = np.empty_like(rows), [], 0
+        for number in np.unique(numbers):
+            mine = numbers == number
+            local = rows[mine] - starts[number]
+            low, high = int(local.min()), int(local.max()) + 1  # a run is ordered: these rows lie side by side
+            parts.append(runs[number].slice(low, high - low))
+            places[mine] = local - low + length
+            length += high - low
+        yield pa.concat_tables(parts).combine_chunks().take(pa.array(places))
 
 
 def check_object(path: Path, stored: StoredObject, *, verify: bool = True) -> None:
@@ -199,7 +353,7 @@ def check_object(path: Path, stored: StoredObject, *, verify: bool = True) -> No
 class OpenShard:
     """A shard in memory (the vectors are mapped, and so shared between processes). Safe for concurrent searches."""
 
-    def __init__(self, shard: Shard, index: Any, chunks: pa.Table, sections: pa.Table) -> None:
+    def __init__(self, shard: Shard, index: SearchIndex, chunks: pa.Table, sections: pa.Table) -> None:
         self.shard = shard
         self.chunk_ids: list[str] = chunks["chunk_id"].to_pylist()
         self._section_ids: list[str] = sections["section_id"].to_pylist()
@@ -221,21 +375,20 @@ class OpenShard:
     def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
         """Return the scores and rows, (q, min(k, rows of the shard)) each, best first; ties in no particular order.
 
-        A score is the bit-equal inner product of the two vectors whatever else is in the shard or the call.
+        A score is the bit-equal inner product of the two vectors whatever else is in the shard or the call, and
+        whatever the kind of the index: one that is not exact may miss a row, but gives none another score.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(f"query vectors are {vectors.shape}, expected (q, {self.dim})")
         k = min(k, len(self))
         if not k or not len(vectors):
             return np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
-        faiss.omp_set_num_threads(1)  # per calling thread, 0.1 µs; more threads do not help one query
-        scores, rows = self._index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
-        return scores, rows
+        return self._index.search(vectors, k)
 
-    def vectors(self, first: int, count: int) -> Vectors:
-        """Return the stored vectors of rows first to first + count - 1."""
-        vectors: Vectors = self._index.reconstruct_n(first, count)
-        return vectors
+    @property
+    def vectors(self) -> Vectors:
+        """The whole vectors, mapped; row i belongs to row i of the chunks."""
+        return self._index.vectors
 
     def chunk(self, row: int) -> Chunk:
         return Chunk(**_row(self.chunks, row))
@@ -277,9 +430,7 @@ def page_counts(shard: Shard, objects_dir: Path) -> dict[str, int]:
 def read_rows(shard: Shard, objects_dir: Path) -> tuple[pa.Table, Vectors, pa.Table, pa.Table]:
     """Return what write_shard was given: chunks, their vectors, sections and pages. Raises SnapshotCorrupt."""
     opened = open_shard(shard, objects_dir)
-    index = _read_index(objects_dir / shard.objects["index"].sha256, shard)
-    vectors = index.reconstruct_n(0, len(opened)) if len(opened) else np.empty((0, shard.dim), np.float32)
-    return pa.table(opened.chunks), vectors, pa.table(opened.sections), pages_of(shard, objects_dir)
+    return pa.table(opened.chunks), opened.vectors, pa.table(opened.sections), pages_of(shard, objects_dir)
 
 
 def pages_of(shard: Shard, objects_dir: Path, columns: Sequence[str] = tuple(PAGE_SCHEMA.names)) -> pa.Table:
@@ -306,26 +457,31 @@ def open_shard(shard: Shard, objects_dir: Path, *, verify: bool = True) -> OpenS
 
     verify: read every byte and compare checksums (1 s per GB); without it only sizes and row counts are compared.
     """
-    for role in {*ROLES, *shard.objects}:
+    for role in {*ROLES, *shard.objects, *(() if shard.index_kind == EXACT_KIND else ("vectors",))}:
         if role not in shard.objects:
             raise SnapshotCorrupt(f"shard {shard.shard_id}", f"an object {role!r}", "none")
         check_object(objects_dir / shard.objects[role].sha256, shard.objects[role], verify=verify)
     return OpenShard(
         shard,
-        _read_index(objects_dir / shard.objects["index"].sha256, shard),
+        open_vectors(shard, objects_dir),
         _read_table(objects_dir / shard.objects["chunks"].sha256, CHUNK_SCHEMA, shard.chunk_count),
         _read_table(objects_dir / shard.objects["sections"].sha256, SECTION_SCHEMA, shard.section_count),
     )
 
 
-def _read_index(path: Path, shard: Shard) -> Any:
+def open_vectors(shard: Shard, objects_dir: Path) -> SearchIndex:
+    """Map the vectors of a shard and their index, without its texts. Raises SnapshotCorrupt."""
+    path = objects_dir / shard.objects["index"].sha256
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        if shard.index_kind == EXACT_KIND:
+            index = open_index(path)
+        else:
+            index = open_index(objects_dir / shard.objects["vectors"].sha256, path, max(1, shard.refine))
     except RuntimeError as error:
         raise SnapshotCorrupt(str(path), "a FAISS index", "something else") from error
-    if (index.ntotal, index.d) != (shard.chunk_count, shard.dim):
+    if (index.rows, index.dim) != (shard.chunk_count, shard.dim):
         expected = f"{shard.chunk_count} vectors of {shard.dim} numbers"
-        raise SnapshotCorrupt(str(path), expected, f"{index.ntotal} of {index.d}")
+        raise SnapshotCorrupt(str(path), expected, f"{index.rows} of {index.dim}")
     return index
 
 

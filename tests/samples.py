@@ -66,6 +66,7 @@ def write_snapshot(
     now: datetime = NOON,
     gate: dict[str, str] | None = None,
     embedder: EmbedderInfo | None = None,
+    kind: str = "flat",
 ) -> Manifest:
     """Write an unpublished snapshot; chunk i goes to shard i modulo shards."""
     objects_dir = index_dir / "objects"
@@ -78,6 +79,7 @@ def write_snapshot(
             sections_to_table([section_of(chunks[i]) for i in part]),
             pages_to_table([page_of(chunks[i]) for i in part]),
             objects_dir,
+            kind=kind,
         )
         for number, part in enumerate(parts)
     )

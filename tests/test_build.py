@@ -239,6 +239,25 @@ def test_number_of_shards_and_units_changes_nothing_but_the_layout(build, site):
     assert [hit.chunk.chunk_id for hit in build.hits(question(7), k=50)] == texts
 
 
+def test_index_kind_changes_how_is_searched_and_neither_content_nor_hits(build, site):
+    _, exact = build(site.url, "--shards", "2")
+    hits = build.hits(question(7), k=50)
+    code, line = build(site.url, "--shards", "2", "--index-kind", "rabitq")
+    manifest = read_manifest(build.index_dir, line["snapshot_id"])
+    assert code == 0
+    assert {shard.index_kind for shard in manifest.shards} == {"rabitq"}
+    assert manifest.ann_recall >= 0.99
+    assert line["content_digest"] == exact["content_digest"]
+    assert build.hits(question(7), k=50) == hits
+
+
+def test_index_that_does_not_find_what_is_wanted_is_exact_instead(build, site):
+    code, line = build(site.url, "--index-kind", "rabitq", "--least-recall", "1")
+    shards = read_manifest(build.index_dir, line["snapshot_id"]).shards
+    assert code == 0
+    assert all(shard.recall == 1 for shard in shards)
+
+
 def test_page_and_depth_limits_hold_and_the_same_pages_are_taken_each_time(build, site):
     _, limited = build(site.url, "--max-pages", "7")
     assert limited["pages"] == 7

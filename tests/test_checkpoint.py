@@ -269,3 +269,30 @@ def test_full_disk_becomes_an_error_that_says_what_to_do(tmp_path):
 def test_other_disk_errors_keep_their_own_words(tmp_path):
     with pytest.raises(PermissionError), full_disk_named(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_vectors_that_come_file_by_file_are_all_found(tmp_path):
+    store = VectorStore(tmp_path, 8)
+    keys = [hashlib.sha256(bytes([number])).digest() for number in range(60)]
+    vectors = unit_vectors(60, seed=3)
+    for number in range(60):
+        store.add(keys[number : number + 1], vectors[number : number + 1])
+        store.refresh()
+        assert len(store.find(keys)) == number + 1
+    found = store.find(keys)
+    np.testing.assert_array_equal([found[key] for key in keys], vectors)
+
+
+def test_full_store_is_listed_the_seldomer_the_more_files_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("raydex.checkpoint.FILES_PER_REFRESH", 2)
+    writer, reader = VectorStore(tmp_path, 8), VectorStore(tmp_path, 8)
+    for number in range(8):
+        writer.add(keys_of(1, first=number), unit_vectors(1, seed=number))
+    reader.refresh()
+    late = keys_of(1, first=9)
+    writer.add(late, unit_vectors(1, seed=9))
+    calls = 0
+    while late[0] not in reader.find(late):
+        reader.refresh()
+        calls += 1
+    assert calls == 8 // 2

@@ -216,6 +216,7 @@ def test_rows_out_of_step_with_their_vectors_are_refused(gate, index_dir, monkey
 
 def test_vector_of_another_length_or_without_one_is_refused_and_its_page_named(gate, monkeypatch):
     monkeypatch.setattr(shard, "_check_vectors", lambda *_: None)
+    monkeypatch.setattr(shard, "_check_lengths", lambda *_: None)
 
     class Damaged(HashEmbedder):
         def embed_passages(self, texts, token_ids=()):

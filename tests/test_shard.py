@@ -50,7 +50,7 @@ def all_scores(shard, vectors):
 
 @pytest.mark.parametrize(("record", "schema"), [(Chunk, CHUNK_SCHEMA), (Section, SECTION_SCHEMA)])
 def test_schemas_have_the_fields_of_their_records(record, schema):
-    assert schema.names == [field.name for field in fields(record)]
+    assert schema.names == [field.name for field in fields(record) if field.name != "token_ids"]  # of a build only
 
 
 def test_records_survive_their_tables():

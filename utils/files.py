@@ -3,12 +3,13 @@
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 @contextmanager
@@ -34,6 +35,58 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise
     if durable:
         sync_directory(path.parent)
+
+
+class HashedFile(io.RawIOBase):
+    """A file that is written once, front to back, and knows its checksum."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out, self._digest, self.size = out, hashlib.sha256(), 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.size
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._digest.update(view)
+        self._out.write(view)
+        self.size += view.nbytes
+        return view.nbytes
+
+
+@contextmanager
+def write_by_checksum(folder: Path) -> Iterator[HashedFile]:
+    """Yield a file to write; on success it lies in the folder under its sha256, whole and fsynced.
+
+    A file that is there already and whole is left as it is; a damaged one is replaced.
+    """
+    make_folder(folder)
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".object.")
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            hashed = HashedFile(out)
+            yield hashed
+            out.flush()
+            path = folder / hashed.sha256
+            is_there = path.is_file() and sha256_of(path) == hashed.sha256
+            if not is_there:
+                os.fsync(out.fileno())
+        if is_there:
+            Path(temporary).unlink()
+            return
+        Path(temporary).chmod(0o644)
+        Path(temporary).rename(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_directory(folder)
 
 
 def make_folder(path: Path) -> None:

@@ -128,7 +128,15 @@ def _without(index_dir: Path, before: Manifest, matcher: Matcher) -> tuple[Manif
         shards.append(
             shard
             if rest.equals(pages)
-            else write_shard(shard.shard_id, chunks, vectors[np.array(of_chunks, bool)], sections, rest, objects_dir)
+            else write_shard(
+                shard.shard_id,
+                chunks,
+                vectors[np.array(of_chunks, bool)],
+                sections,
+                rest,
+                objects_dir,
+                kind=shard.index_kind,
+            )
         )
     if not needed:
         raise NothingToIndex(index_dir.name, "every page would be forgotten", f"remove {index_dir} instead")

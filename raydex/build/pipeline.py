@@ -1,13 +1,14 @@
 """Keeps fetchers, readers and embedders busy, bounded in flight.
 
-    FetchUnit → fetcher actor of the host → read task → CrawlReceipt → embedder actor → … → shard tasks
+    FetchUnit → fetcher actor of the host → read task → CrawlReceipt → embedder actor → shuffle tasks → shard tasks
 
 The driver holds receipts, never pages, chunks or vectors.
 """
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any, TypeAlias
 
 import ray
@@ -15,16 +16,19 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, Worker
 
 from raydex.build.items import DuplicatesReceipt
 from raydex.build.progress import BuildMetrics, Display, Status
+from raydex.build.shuffle import UNITS_PER_SHUFFLE, Closing, Shuffle
 from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
 from raydex.build.workers import (
     FETCHER_SLOTS,
     Access,
     EmbedActor,
     FetchActor,
+    close_task,
     duplicates_task,
     plan_task,
     read_task,
     shard_task,
+    shuffle_task,
 )
 from raydex.checkpoint import Ledger
 from raydex.errors import RaydexError
@@ -47,6 +51,9 @@ CALLS_PER_ACTOR = 2
 
 UNITS_PER_CALL = {"gpu": 64}
 """Units embedded together, where they wait; a processor is busy with one for seconds, a GPU for milliseconds."""
+
+TASKS_PER_PROCESSOR = 4
+"""Tasks given to Ray at a time: receipts of a large build wait on disk, not here."""
 
 MOST_FETCHERS, CALLS_PER_FETCHER = 4, 256
 
@@ -86,6 +93,7 @@ class Pipeline:
         self._embeds = embeds
         processors = _processors()
         self._reader_slots = min(1.0, READER_SHARE * processors)
+        self._most_tasks = TASKS_PER_PROCESSOR * processors
         self._fetchers = [
             FetchActor.options(num_cpus=FETCHER_SLOTS, max_concurrency=CALLS_PER_FETCHER).remote(context, access)
             for _ in range(min(MOST_FETCHERS, max(1, processors // 2)))
@@ -131,29 +139,58 @@ class Pipeline:
         receipt: EmbedReceipt = result_of(plan_task.remote(self._shared_context, tuple(units)))
         return receipt
 
-    def shard(self, shards: int, units: Mapping[str, str], dropped: str) -> tuple[Shard, ...]:
+    def shard(
+        self, shards: int, kind: str, units: Mapping[str, str], dropped: str
+    ) -> tuple[tuple[Shard, ...], Closing]:
         """Write all shards; one whose units have the content they had in a killed run is taken from the ledger.
 
         units: unit_id → digest of its content. dropped: digest of the duplicates that are left out.
         """
         self._status.shards = shards
-        content = stable_id(dropped, *sorted(units.values()))[:12]
+        shuffle = Shuffle(
+            shards=shards,
+            kind=kind,
+            least_recall=self._context.config.vectors.least_recall,
+            content=stable_id(dropped, *sorted(f"{unit_id} {content}" for unit_id, content in units.items()))[:12],
+        )
+        self._shuffle(shuffle, sorted(units))
+        content = stable_id(dropped, kind, shuffle.least_recall, *sorted(units.values()))[:12]
         work = {n: f"shard-{n}-of-{shards}-{content}" for n in range(shards)}
         before = {line.get("unit_id"): line for line in self._ledger.lines() if line["event"] == "sharded"}
         done = {n: self._sharded_before(before.get(name)) for n, name in work.items()}
         self._status.shards_done = sum(shard is not None for shard in done.values())
-        ids: Ref = ray.put(tuple(units))
-        running = {
-            shard_task.remote(self._shared_context, n, shards, ids): n for n, shard in done.items() if shard is None
-        }
-        self._in_flight.shards.update(running)
-        while self._in_flight.shards:
+        left = (n for n, shard in done.items() if shard is None)
+        for n, shard in self._all_done((shard_task, n, (shuffle, n)) for n in left):
+            done[n] = shard
+            self._ledger.append("sharded", unit_id=work[n], shard=asdict(shard))
+            self._status.shards_done += 1
+        written = tuple(shard for shard in done.values() if shard is not None)
+        return written, result_of(close_task.remote(self._shared_context, shuffle, written))
+
+    def _shuffle(self, shuffle: Shuffle, unit_ids: Sequence[str]) -> None:
+        """Spread the rows of all units over the shards, on disk."""
+        groups = (unit_ids[first : first + UNITS_PER_SHUFFLE] for first in range(0, len(unit_ids), UNITS_PER_SHUFFLE))
+        calls = (
+            (shuffle_task, number, (shuffle, f"{number:06d}", tuple(group))) for number, group in enumerate(groups)
+        )
+        for _ in self._all_done(calls):
+            pass
+
+    def _all_done(self, calls: Iterable[tuple[Any, int, tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
+        """Call tasks, a few at a time, and yield the number of each and its result, as they come.
+
+        calls: (task, number, arguments after the context), each made when its turn comes.
+        """
+        waiting, running = iter(calls), dict[Ref, int]()
+        while True:
+            for task, number, arguments in islice(waiting, self._most_tasks - len(running)):
+                ref = task.options(num_cpus=self._reader_slots).remote(self._shared_context, *arguments)
+                running[ref] = number
+                self._in_flight.shards.add(ref)
+            if not running:
+                return
             for ref in self.step().shards:
-                shard: Shard = result_of(ref)
-                done[running[ref]] = shard
-                self._ledger.append("sharded", unit_id=work[running[ref]], shard=asdict(shard))
-                self._status.shards_done += 1
-        return tuple(shard for shard in done.values() if shard is not None)
+                yield running.pop(ref), result_of(ref)
 
     def _sharded_before(self, line: dict[str, Any] | None) -> Shard | None:
         if line is None:

@@ -24,6 +24,7 @@ from raydex.build.gate.verdict import GateReport, Verdict
 from raydex.build.pipeline import Pipeline, result_of
 from raydex.build.progress import Display, Status
 from raydex.build.report import BuildResult, PageReport, Plan, write_report
+from raydex.build.sizing import index_kind, kind_of, shard_count
 from raydex.build.units import BuildContext
 from raydex.build.workers import Access
 from raydex.checkpoint import SMALLEST_BUILD_BYTES, Ledger, build_lock, check_free_space, full_disk_named, open_build
@@ -45,10 +46,6 @@ from raydex.snapshot import (
 )
 
 logger = logging.getLogger(__name__)
-
-CHUNKS_PER_SHARD = 4096
-MOST_AUTOMATIC_SHARDS = 64
-"""More shards make an edit cheaper (one shard is rewritten) and a search dearer (0.54 ms in one, 0.74 ms in four)."""
 
 ENDINGS = {TooManyFailedPages: "failed_pages", NothingToIndex: "nothing_to_index", GateRefused: "gate_refused"}
 """Errors that end a build for good; after any other one the same command resumes it."""
@@ -207,7 +204,9 @@ class Build:
         with self._timed("shard"):
             parent = live_manifest(index_dir)
             count = shard_count(self._status.chunks, self._context.config.shards, len(parent.shards) if parent else 0)
-            shards = pipeline.shard(count, units, self._found["duplicates"].digest)
+            vectors = self._context.config.vectors
+            kind = index_kind(self._status.chunks, vectors.index_kind, kind_of(parent))
+            shards, closing = pipeline.shard(count, kind, units, self._found["duplicates"].digest)
             manifest = new_manifest(
                 index_dir,
                 shards,
@@ -215,6 +214,8 @@ class Build:
                 embedder=self._context.embedder,
                 chunking=self._context.config.chunk.model_dump(),
                 sources=tuple(asdict(source) for source in self._context.sources),
+                digest=closing.digest,
+                ann_recall=closing.recall,
             )
             write_manifest(index_dir, manifest)
         return manifest
@@ -271,16 +272,3 @@ class Build:
             yield
         finally:
             self._seconds[stage] = time.perf_counter() - started
-
-
-def shard_count(chunks: int, configured: int, parent: int) -> int:
-    """Return the number of shards: as configured, as the parent has while that is not far off, else by size.
-
-    Keeping the parent's number keeps unchanged shards shared; it may be off by a factor of two each way.
-    """
-    if configured:
-        return configured
-    fitting = 1
-    while fitting < MOST_AUTOMATIC_SHARDS and fitting * CHUNKS_PER_SHARD < chunks:
-        fitting *= 2
-    return parent if fitting / 2 <= parent <= fitting * 2 else fitting

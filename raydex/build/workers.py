@@ -20,7 +20,7 @@ from raydex.build.gate.verdict import Verdict
 from raydex.build.items import DuplicatesReceipt, drop_duplicates
 from raydex.build.loading import Loaded, load_pages
 from raydex.build.reading import read_unit
-from raydex.build.rows import shard_unit
+from raydex.build.shuffle import Closing, Shuffle, close_shards, shard_unit, shuffle_units
 from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
 from raydex.checkpoint import VectorStore
 from raydex.crawl import Credentials, Discovery, Fetcher, RobotsRules, SeedAddresses, discover
@@ -65,9 +65,19 @@ def plan_task(context: BuildContext, unit_ids: Sequence[str]) -> EmbedReceipt:
     return missing_vectors(context, unit_ids, VectorStore(context.vectors_dir, context.embedder.dim))
 
 
+@ray.remote(max_retries=WORKER_DEATHS)
+def shuffle_task(context: BuildContext, shuffle: Shuffle, group: str, unit_ids: Sequence[str]) -> None:
+    shuffle_units(context, shuffle, group, unit_ids)
+
+
+@ray.remote(max_retries=WORKER_DEATHS)
+def shard_task(context: BuildContext, shuffle: Shuffle, number: int) -> Shard:
+    return shard_unit(context, shuffle, number)
+
+
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
-def shard_task(context: BuildContext, number: int, shards: int, unit_ids: Sequence[str]) -> Shard:
-    return shard_unit(context, number, shards, unit_ids)
+def close_task(context: BuildContext, shuffle: Shuffle, shards: Sequence[Shard]) -> Closing:
+    return close_shards(context, shuffle, shards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,15 @@ class EmbedWorker:
         return embed_units(self._context, unit_ids, self._embedder, self._store)
 
     def gate(self, snapshot_id: str, golden: Golden | None) -> Verdict:
-        return run_gate(self._context.index_dir, snapshot_id, self._embedder, self._context.config.gate, golden)
+        config = self._context.config
+        return run_gate(
+            self._context.index_dir,
+            snapshot_id,
+            self._embedder,
+            config.gate,
+            golden,
+            least_recall=config.vectors.least_recall,
+        )
 
     def ready(self) -> None:
         """Load the model; EmbedError when it cannot be loaded here, or is not the one the build began with."""

@@ -102,7 +102,7 @@ def lengths(snapshot: Snapshot) -> tuple[list[Failure], float]:
     worst, wrong = 0.0, []
     for shard in snapshot.shards:
         for first in range(0, len(shard), BLOCK_ROWS):
-            vectors = shard.vectors(first, min(BLOCK_ROWS, len(shard) - first))
+            vectors = shard.vectors[first : first + BLOCK_ROWS]
             off = np.nan_to_num(np.abs(np.linalg.norm(vectors, axis=1) - 1), nan=NOT_A_LENGTH, posinf=NOT_A_LENGTH)
             worst = max(worst, float(off.max()))
             wrong += [shard.chunk(first + int(row)).url for row in np.flatnonzero(off > LENGTH_TOLERANCE)]
@@ -151,7 +151,7 @@ def _probes(snapshot: Snapshot, objects_dir: Path) -> Iterator[_Probe]:
             page_id = shard.chunks["page_id"][int(row)].as_py()
             if page_id not in taken:
                 taken.add(page_id)
-                yield _Probe(shard.chunk(int(row)), shard.vectors(int(row), 1)[0])
+                yield _Probe(shard.chunk(int(row)), shard.vectors[int(row)])
 
 
 def headings(

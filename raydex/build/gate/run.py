@@ -4,6 +4,7 @@
 
 checksums        every object is there and matches the manifest; nothing can override this one
 counts           pages, sections and chunks did not shrink by more than --max-shrink-share since the parent
+ann_recall       the indexes find the share --least-recall of the best rows
 directories      nor did one directory of the site
 texts            pages did not lose their text, or take on that of other pages
 vectors          every vector has the length 1
@@ -22,11 +23,17 @@ from raydex.build.gate.verdict import CHECKSUMS, Failure, Verdict
 from raydex.config import GateConfig
 from raydex.embed import Embedder
 from raydex.evaluate import Golden
-from raydex.snapshot import open_snapshot, read_manifest, verify
+from raydex.snapshot import open_snapshot, read_manifest, recall_failures, verify
 
 
 def run_gate(
-    index_dir: Path, snapshot_id: str, embedder: Embedder, config: GateConfig, golden: Golden | None
+    index_dir: Path,
+    snapshot_id: str,
+    embedder: Embedder,
+    config: GateConfig,
+    golden: Golden | None,
+    *,
+    least_recall: float = 0.0,
 ) -> Verdict:
     """Run every check and return what they found. Nothing is published here; a damaged snapshot is not looked into."""
     verdict = Verdict()
@@ -37,6 +44,8 @@ def run_gate(
     manifest = read_manifest(index_dir, snapshot_id)
     parent, objects_dir = Parent(index_dir, manifest), index_dir / "objects"
     verdict.add("counts", counts.shrunk(manifest, parent, config.max_shrink_share))
+    missed = [Failure(check="ann_recall", message=message) for message in recall_failures(manifest, least_recall)]
+    verdict.add("ann_recall", missed, ann_recall=manifest.ann_recall)
     lost = counts.lost_directories(manifest, parent, objects_dir, config.max_shrink_share)
     verdict.add("directories", lost)
     failures, share = texts.collapsed(manifest, parent, objects_dir, config.max_collapsed_share)

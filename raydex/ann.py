@@ -1,0 +1,205 @@
+"""Index kinds: how the vectors of a shard are kept and searched. Only home of faiss.
+
+    vectors in blocks → write_flat, write_coarse → files → open_index → SearchIndex.search → (scores, rows)
+
+`flat` looks at every whole vector. The others look at a small form of every vector (coarse) and score the best
+candidates anew with the whole vectors, which lie beside it on disk: fewer rows may be found, none has another score.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from raydex.records import Vectors
+from utils.files import HashedFile
+
+Rows = npt.NDArray[np.int64]
+
+RECALL_AT = 10
+"""Verified is the share of the ten best rows that are found."""
+
+TRAINING_ROWS = 65_536
+"""Rows the coarse form is trained on, evenly spaced: RaBitQ learns their mean and nothing else."""
+
+BLOCK_ROWS = 16_384
+"""Rows in memory at a time: 25 MB at 384 numbers."""
+
+RECALL_QUERIES = 64
+"""Queries that a shard is asked for its recall: 640 rows to be found, so that one lost is 0.16 %."""
+
+LEAST_QUERIES, ROWS_PER_QUERY = 16, 256
+"""A small shard is asked fewer, or they would cost more than its index: 64 from 16,384 rows on."""
+
+QUERY_DISTANCE = 0.5
+"""Length of the noise added to a vector to make a query of it."""
+
+SAME_SCORE = 1e-6
+"""Rounding of a score: matrix products sum in another order than FAISS's kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """refine: candidates per wanted row, least first; the first factor that reaches the wanted recall is kept."""
+
+    name: str
+    refine: tuple[int, ...]
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("flat", ()),
+        Kind("fp16", (2, 4, 8)),
+        Kind("rabitq", (10, 20, 40, 80)),
+    )
+}
+
+# A score must not depend on which rows and queries share a call, or the ranking would depend on the number of shards.
+# BLAS sums in another order for other shapes (differences to 2e-7), FAISS's own kernel does not: 1, 2, 7 or 64 queries
+# over 1 to 40 parts were bit-equal. FAISS 1.15 turns to BLAS from queries × dim = 128,000 on, earlier ones from 20
+# queries; so never let it. The price, one thread, 384 numbers: 64 queries over 4,096 rows take 5.5 instead of 2.4 ms;
+# a single query is faster without BLAS (0.09 instead of 0.41 ms).
+faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
+
+
+def write_flat(out: HashedFile, dim: int, rows: int, blocks: Iterable[Vectors]) -> None:
+    """Write what FAISS would write of an IndexFlatIP of all blocks, a block in memory at a time."""
+    _write_streamed(out, faiss.IndexFlatIP(dim), rows, rows * dim, (block.tobytes() for block in blocks))
+
+
+def write_coarse(out: HashedFile, kind: str, vectors: Vectors) -> None:
+    """Write the coarse form of a shard's vectors (a mapped array will do). The same vectors give the same bytes."""
+    rows, dim = vectors.shape
+    faiss.omp_set_num_threads(1)  # sums in one order
+    blocks = (np.ascontiguousarray(vectors[first : first + BLOCK_ROWS]) for first in range(0, rows, BLOCK_ROWS))
+    if kind == "fp16":
+        half = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        _write_streamed(out, half, rows, rows * 2 * dim, (half.sa_encode(block).tobytes() for block in blocks))
+        return
+    index = faiss.IndexRaBitQFastScan(dim, faiss.METRIC_INNER_PRODUCT)
+    if rows:
+        index.train(np.ascontiguousarray(vectors[:: -(-rows // TRAINING_ROWS)]))
+    for block in blocks:
+        index.add(block)
+    faiss.write_index(index, faiss.PyCallbackIOWriter(out.write))  # type: ignore[attr-defined]
+
+
+def _write_streamed(out: HashedFile, empty: Any, rows: int, length: int, codes: Iterable[bytes]) -> None:
+    """Write an index whose file is a head and then its codes; length: of the codes, in FAISS's own unit.
+
+    The head has the number of rows in its bytes 8 to 16 and the length in its last eight (tested against FAISS).
+    """
+    head = bytearray(faiss.serialize_index(empty).tobytes())
+    struct.pack_into("<q", head, 8, rows)
+    struct.pack_into("<Q", head, len(head) - 8, length)
+    out.write(head)
+    for part in codes:
+        out.write(part)
+
+
+class SearchIndex:
+    """An open index: exact, or coarse with the whole vectors beside it. Safe for concurrent searches."""
+
+    def __init__(self, exact: Any, coarse: Any, refine: int, vectors: Vectors) -> None:
+        """vectors: the whole ones, mapped, (rows, dim)."""
+        self._exact, self._coarse, self._refine, self.vectors = exact, coarse, refine, vectors
+        self.rows, self.dim = exact.ntotal, exact.d
+
+    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
+        """Return scores and rows of the k best rows found, (q, k) each, best first; k is at most the rows there are."""
+        faiss.omp_set_num_threads(1)  # per calling thread, 0.1 µs; more threads do not help one query
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        if self._coarse is None or k * self._refine >= self.rows:
+            scores, rows = self._exact.search(vectors, k)
+            return scores, rows
+        scores, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
+        for number, candidates in enumerate(self.candidates(vectors, k * self._refine)):
+            near = np.sort(candidates)  # in the order of the file
+            # the kernel of IndexFlatIP: a score has the bits that an exact search gives it
+            best = faiss.knn(
+                vectors[number : number + 1], np.asarray(self.vectors[near]), k, metric=faiss.METRIC_INNER_PRODUCT
+            )
+            scores[number], rows[number] = best[0][0], near[best[1][0]]
+        return scores, rows
+
+    def candidates(self, vectors: Vectors, count: int) -> Rows:
+        """Return the rows that the coarse form holds for the best, (q, count), best first."""
+        rows: Rows = self._coarse.search(np.ascontiguousarray(vectors), count)[1]
+        return rows
+
+
+def open_index(exact: Path, coarse: Path | None = None, refine: int = 1) -> SearchIndex:
+    """Map the files of an index. Raises RuntimeError when one is none of FAISS's."""
+    opened = [faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC) for path in (exact, coarse) if path is not None]
+    if not isinstance(opened[0], faiss.IndexFlat):
+        raise RuntimeError(f"{exact}: not whole vectors")
+    if len({(index.ntotal, index.d) for index in opened}) > 1:
+        raise RuntimeError(f"{coarse}: {opened[1].ntotal} rows, {exact.name} has {opened[0].ntotal}")
+    shape = opened[0].ntotal, opened[0].d
+    vectors: Vectors = np.empty((0, shape[1]), np.float32)
+    if shape[0]:  # they end the file; numpy maps them too, so that an array may outlive the index
+        head = exact.stat().st_size - 4 * shape[0] * shape[1]
+        vectors = np.memmap(exact, np.float32, "r", offset=head, shape=shape)
+    return SearchIndex(opened[0], opened[1] if coarse is not None else None, refine, vectors)
+
+
+def best_rows(vectors: Vectors, queries: Vectors, k: int = RECALL_AT) -> tuple[Vectors, Rows]:
+    """Return scores and rows of the k best rows for each query, exactly but for the last bits, block by block."""
+    k = min(k, len(vectors))
+    scores, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+    for first, block in _numbered_blocks(vectors):
+        here = queries @ block.T
+        scores = np.hstack([scores, here])
+        rows = np.hstack([rows, np.broadcast_to(np.arange(first, first + len(block)), here.shape)])
+        kept = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        scores, rows = np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
+    return scores, rows
+
+
+def _numbered_blocks(vectors: Vectors) -> Iterator[tuple[int, Vectors]]:
+    for first in range(0, len(vectors), BLOCK_ROWS):
+        yield first, vectors[first : first + BLOCK_ROWS]
+
+
+def as_queries(vectors: Vectors) -> Vectors:
+    """Return vectors as far from these as a question is from its passage (cosine about 0.9); always the same ones."""
+    noise = np.random.default_rng(0).standard_normal(vectors.shape, dtype=np.float32)
+    moved = vectors + noise * np.float32(QUERY_DISTANCE / np.sqrt(max(1, vectors.shape[1])))
+    asked: Vectors = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return asked
+
+
+def queries_of(vectors: Vectors) -> Vectors:
+    """Return the queries that a shard with these vectors is asked for its recall."""
+    count = min(RECALL_QUERIES, max(LEAST_QUERIES, len(vectors) // ROWS_PER_QUERY))
+    return as_queries(sample_rows(vectors, count))
+
+
+def sample_rows(vectors: Vectors, count: int) -> Vectors:
+    """Return so many of the vectors, evenly spaced; all when there are fewer."""
+    step = max(1, len(vectors) // count)
+    return np.ascontiguousarray(vectors[::step][:count])
+
+
+def recall_by_refine(index: SearchIndex, kind: str, queries: Vectors, exact: Vectors) -> dict[int, float]:
+    """Return for each factor of a kind the share of the best rows that are among its candidates.
+
+    exact: the scores of the best rows, of best_rows(). A row that scores as high as the last of them is one of them.
+    """
+    k = exact.shape[1]
+    factors = KINDS[kind].refine
+    if not k or not len(queries):
+        return dict.fromkeys(factors, 1.0)
+    count = min(index.rows, k * max(factors))
+    whole, wanted = index.vectors, exact.min(axis=1) - SAME_SCORE
+    found = np.zeros(len(factors))
+    for query, least, rows in zip(queries, wanted, index.candidates(queries, count), strict=True):
+        hits = whole[rows] @ query >= least
+        found += [min(k, np.count_nonzero(hits[: k * factor])) for factor in factors]
+    return {factor: float(share) for factor, share in zip(factors, found / (k * len(queries)), strict=True)}
