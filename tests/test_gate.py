@@ -64,6 +64,7 @@ def test_pages_that_turned_into_boilerplate_are_refused_and_named_until_a_person
     assert told["checks"]["counts"] == told["checks"]["directories"] == "passed"
     found = {failure["check"]: set(failure["pages"]) for failure in told["failures"]}
     assert found["texts"] == found["near_duplicates"] == broken
+    assert found["headings"] <= broken
     assert f"texts: {len(broken)} of {PAGES} pages (8.5%) lost their text" in build.stderr
     assert min(broken) in build.stderr
     assert "near_duplicates: " in build.stderr
@@ -71,19 +72,19 @@ def test_pages_that_turned_into_boilerplate_are_refused_and_named_until_a_person
     refused = list_snapshots(build.index_dir)[0]
     assert refused.snapshot_id == told["snapshot_id"] != first["snapshot_id"]
     assert build("--list")[0] == 0
-    assert "refused: texts, near_duplicates" in last_column(build.stdout)
+    assert "refused: texts, headings, near_duplicates" in last_column(build.stdout)
 
     code, line = build(*arguments, "--publish-anyway", "the portal is meant to be like this")
     assert code == 0
-    assert line["failed_checks"] == ["texts", "near_duplicates"]
+    assert line["failed_checks"] == ["texts", "headings", "near_duplicates"]
     live = read_manifest(build.index_dir, current_id(build.index_dir))
     assert live.snapshot_id == line["snapshot_id"]
     assert live.published_anyway is not None
     assert live.published_anyway.reason == "the portal is meant to be like this"
-    assert live.published_anyway.checks == ("texts", "near_duplicates")
+    assert live.published_anyway.checks == ("texts", "headings", "near_duplicates")
     assert live.gate["texts"].startswith("texts: 17 of 200 pages")
     build("--list")
-    assert "(texts, near_duplicates): the portal is meant to be like this" in last_column(build.stdout)
+    assert "(texts, headings, near_duplicates): the portal is meant to be like this" in last_column(build.stdout)
 
     code, line = build(*arguments)  # what was accepted is what the next one is compared with
     assert (code, line["failed_checks"]) == (0, [])

@@ -28,8 +28,8 @@ library reference with every second paragraph gone, the median keeps 0.69 of the
 LEAST_WORDS = 30
 """Distinct words from which a page can lose its text: a stub of fewer has little to lose."""
 
-OTHERS = 5
-"""Pages that must say the same for it to be a template's text; versions of one page are fewer."""
+OTHERS = 2
+"""Other changed pages that must say the same for it to be a template's text: two that do may well be an edit."""
 
 TEMPLATE_SHARE = 0.8
 """Share of a page's 5-word sequences on so many others from which it says nothing of its own."""
