@@ -132,6 +132,18 @@ class GateConfig(Settings):
     )
 
 
+class StorageConfig(Settings):
+    keep_snapshots: int = Field(
+        10,
+        ge=0,
+        description="Snapshots kept when a build has published, and by --gc; with what hangs on the others, all else "
+        "goes (docs/lifecycle.md). 0: a build removes nothing.",
+    )
+    grace_s: float = Field(
+        3600.0, ge=0, description="Seconds for which a file that nothing needs is kept all the same."
+    )
+
+
 class BuildConfig(Settings):
     """Settings of build_index.py."""
 
@@ -152,6 +164,7 @@ class BuildConfig(Settings):
     chunk: ChunkConfig = ChunkConfig()
     embed: EmbedConfig = EmbedConfig()
     gate: GateConfig = GateConfig()
+    storage: StorageConfig = StorageConfig()
 
 
 class ServeConfig(Settings):

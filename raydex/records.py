@@ -172,7 +172,11 @@ class Chunk:
     @property
     def embedder_input(self) -> str:
         """The exact text the embedder reads: heading path, newline, passage."""
-        return f"{self.context}\n{self.text}" if self.context else self.text
+        return embedder_input(self.context, self.text)
+
+
+def embedder_input(context: str, text: str) -> str:
+    return f"{context}\n{text}" if context else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +241,7 @@ class Manifest:
     counts: dict[str, int]
     gate: dict[str, str]  # check → "passed", or what is wrong; filled in before publishing
     code_version: str
+    parent_manifest_sha256: str = ""  # of the parent's manifest.json; empty without one, or from an older Raydex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ SAMPLES = [
     errors.SnapshotCorrupt("objects/ab", "ab", "cd"),
     errors.SnapshotIncompatible("m.json", "format", "1", "2", "Rebuild."),
     errors.GateRefused("s1", ("counts: …",)),
+    errors.ArchiveRefused("docs.raydex", "objects/ab has checksum cd"),
     errors.BuildLocked("docs", "pid 1"),
     errors.StorageFull("checkpoints", 1, 2),
     errors.TooManyFailedPages(3, 4, 0.05, "timeout: 3", "report.json"),

@@ -16,13 +16,16 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "metrics": set(),
     "config": {"records", "errors"},
     **dict.fromkeys(STAGES, WORDS),
-    "snapshot": WORDS | {"shard", "lexical"},
+    "journal": WORDS,
+    "snapshot": WORDS | {"shard", "lexical", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
     "search": WORDS | {"embed", "shard", "lexical", "snapshot"},
     "interop": WORDS | {"client", "snapshot", "embed"},
     "observe": WORDS | {"client", "evaluate"},
-    "build": WORDS | STAGES - {"answer", "client"} | {"snapshot", "checkpoint", "cluster", "search", "interop"},
+    "build": WORDS
+    | STAGES - {"answer", "client"}
+    | {"snapshot", "journal", "checkpoint", "cluster", "search", "interop"},
     "serve": WORDS | {"cluster", "embed", "snapshot", "search", "answer", "observe", "evaluate"},
 }
 ONLY_IN = {

@@ -19,6 +19,7 @@ from typing import Any
 
 from raydex.build.changes import embedding_rate, page_changes
 from raydex.build.crawling import Crawl
+from raydex.build.garbage import collect_after_build
 from raydex.build.pipeline import Pipeline, result_of
 from raydex.build.progress import Display, Status
 from raydex.build.report import BuildResult, PageReport, Plan, write_report
@@ -30,6 +31,7 @@ from raydex.config import CODE_VERSION, BuildConfig
 from raydex.crawl import credentials_of, seed_addresses
 from raydex.embed import describe
 from raydex.errors import GateRefused, NothingToIndex, SnapshotError, TooManyFailedPages
+from raydex.journal import published_ids
 from raydex.records import EmbedderInfo, Manifest, Source
 from raydex.snapshot import (
     FORMAT_VERSION,
@@ -67,7 +69,8 @@ def run_build(
     access = Access(credentials_of(sources, os.environ), seed_addresses(sources))
     with build_lock(index_dir), full_disk_named(index_dir):
         digest = config_digest(config, sources, embedder)
-        ledger, resumed = open_build(index_dir, digest, live=current_id(index_dir), fresh=fresh)
+        published = published_ids(index_dir, current_id(index_dir))
+        ledger, resumed = open_build(index_dir, digest, published=published, fresh=fresh)
         context = BuildContext(
             index_dir=index_dir,
             build_id=ledger.build_dir.name,
@@ -208,6 +211,9 @@ class Build:
             self._ledger.append("publishing", snapshot_id=manifest.snapshot_id)
             publish(self._context.index_dir, manifest.snapshot_id)
         self._status.stage = "published"
+        with self._timed("collect"):
+            storage = self._context.config.storage
+            self._found["freed"] = collect_after_build(self._context.index_dir, storage.keep_snapshots, storage.grace_s)
 
     def _end(self, outcome: str, message: str, manifest: Manifest | None = None) -> BuildResult:
         self._seconds["total"] = time.perf_counter() - self._status.started

@@ -15,6 +15,7 @@ from typing import Any, Self
 from rich.table import Table
 
 from raydex.build.changes import PageChanges
+from raydex.build.garbage import Freed
 from raydex.build.items import DuplicatesReceipt
 from raydex.build.progress import Status
 from raydex.build.units import BuildContext, PageOutcome
@@ -109,6 +110,7 @@ class BuildResult:
     dropped_words: int
     hidden_words: int
     plan: Plan | None
+    freed: Freed | None
     timings_s: dict[str, float]
 
     @classmethod
@@ -126,6 +128,7 @@ class BuildResult:
         changes: PageChanges | None = None,
         duplicates: DuplicatesReceipt | None = None,
         plan: Plan | None = None,
+        freed: Freed | None = None,
     ) -> Self:
         counts = {name: status.pages[name] for name in ("fetched", "redirected", *NOTABLE)}
         busy = {f"busy_{stage}": round(value, 3) for stage, value in status.busy_s.items()}
@@ -156,6 +159,7 @@ class BuildResult:
             dropped_words=status.dropped_words,
             hidden_words=status.hidden_words,
             plan=plan,
+            freed=freed,
             timings_s={stage: round(value, 3) for stage, value in seconds.items()} | busy,
         )
 
@@ -182,6 +186,7 @@ class BuildResult:
             "content_digest": self.content_digest,
             "timings_s": self.timings_s,
             "bytes": self.bytes,
+            "freed_bytes": self.freed.bytes if self.freed else 0,
         }
         return json.dumps(line | ({"plan": asdict(self.plan)} if self.plan else {}))
 
@@ -222,6 +227,8 @@ class BuildResult:
         else:
             yield "chunks", f"{chunks['total']:,} ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
             yield "shards", f"{self.shards} ({self.bytes / 2**20:,.1f} MiB)"
+        if freed := self.freed:
+            yield "removed", f"{len(freed.snapshots)} old snapshots, {freed.bytes / 2**20:,.1f} MiB"
         walls = [f"{name} {value:.1f}" for name, value in seconds.items() if not name.startswith("busy_")]
         yield "seconds", " · ".join(walls)
 

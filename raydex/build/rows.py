@@ -6,7 +6,7 @@ all units but what is dropped as duplicate → the four objects of one shard    
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,26 @@ import pyarrow.parquet as pq
 from raydex.build.units import BuildContext, EmbedReceipt
 from raydex.checkpoint import VectorStore, full_disk_named
 from raydex.embed import Embedder
-from raydex.records import Chunk, Shard, Vectors
+from raydex.records import Chunk, Shard, Vectors, embedder_input
 from raydex.shard import CHUNK_SCHEMA, PAGE_SCHEMA, SECTION_SCHEMA, chunks_from_table, write_shard
 from utils.files import write_atomically
 
 CHECKPOINT_CHUNKS = 256
 """Chunks embedded between two writes to the embedding store: about 6 s of work at 41 chunks/s."""
 
+KEYS_AT_A_TIME = 1024
+
 
 def vector_key(chunk: Chunk) -> bytes:
     """The key of the embedding store: sha256 of the exact embedder input (its folder bears the model)."""
     return hashlib.sha256(chunk.embedder_input.encode()).digest()
+
+
+def keys_of(chunks_file: Path) -> Iterator[bytes]:
+    """Yield the vector key of each row of a table of chunks; a few rows are in memory at a time."""
+    for batch in pq.ParquetFile(chunks_file).iter_batches(KEYS_AT_A_TIME, columns=["context", "text"]):
+        for row in zip(*(batch[name].to_pylist() for name in ("context", "text")), strict=True):
+            yield hashlib.sha256(embedder_input(*row).encode()).digest()
 
 
 def chunks_of(context: BuildContext, unit_id: str) -> list[Chunk]:
