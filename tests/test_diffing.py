@@ -33,14 +33,25 @@ def with_bodies(index_dir, manifest, bodies):
         rows = pages_of(shard, index_dir / "objects").to_pylist()
         schema = pages_of(shard, index_dir / "objects").schema
         table = pa.Table.from_pylist([{**r, "body_sha256": bodies.get(r["url"], "same")} for r in rows], schema=schema)
-        pq.write_table(table, index_dir / "objects" / "new")
-        path = index_dir / "objects" / "new"
-        stored = StoredObject(sha256=sha256_of(path), bytes=path.stat().st_size)
-        path.rename(path.with_name(stored.sha256))
-        shards.append(replace(shard, objects={**shard.objects, "pages": stored}))
+        shards.append(replace(shard, objects={**shard.objects, "pages": stored(index_dir, table)}))
     made = replace(manifest, shards=tuple(shards))
     write_manifest(index_dir, made)
     return made
+
+
+def stored(index_dir, table):
+    path = index_dir / "objects" / "new"
+    pq.write_table(table, path)
+    made = StoredObject(sha256=sha256_of(path), bytes=path.stat().st_size)
+    path.rename(path.with_name(made.sha256))
+    return made
+
+
+def as_format_1(index_dir, shard):
+    """Without pages, and without kind and symbol of sections."""
+    sections = pq.read_table(index_dir / "objects" / shard.objects["sections"].sha256).drop_columns(["kind", "symbol"])
+    objects = {role: file for role, file in shard.objects.items() if role != "pages"}
+    return replace(shard, objects={**objects, "sections": stored(index_dir, sections)})
 
 
 def two(index_dir, changed, bodies, *, shards=(4, 4)):
@@ -111,11 +122,8 @@ def test_files_that_both_snapshots_share_are_not_read(index_dir):
 
 def test_snapshot_of_format_1_is_compared_by_its_sections_and_says_nothing_of_bodies(index_dir):
     before, after = two(index_dir, {**PAGES, f"{SITE}a.html#x": "Edited."}, {f"{SITE}b.html": "other"})
-    old = replace(
-        before,
-        format_version=1,
-        shards=tuple(replace(s, objects={r: o for r, o in s.objects.items() if r != "pages"}) for s in before.shards),
-    )
+    shards = [as_format_1(index_dir, shard) for shard in before.shards]
+    old = replace(before, format_version=1, shards=tuple(shards))
     assert list(differences(index_dir, old, after)) == [Change("section", "changed", f"{SITE}a.html#x")]
 
 
@@ -123,4 +131,21 @@ def test_missing_file_is_named(index_dir):
     before, after = two(index_dir, edited(), {})
     (index_dir / "objects" / after.shards[0].objects["sections"].sha256).unlink()
     with pytest.raises(SnapshotCorrupt, match=after.shards[0].objects["sections"].sha256):
+        list(differences(index_dir, before, after))
+
+
+def test_snapshot_whose_pages_are_spread_in_another_way_is_compared_as_a_whole(index_dir):
+    bodies = {f"{SITE}a.html": "other", f"{SITE}b.html": "other"}
+    before, after = two(index_dir, edited(), bodies)
+    turned = replace(after, shards=(*after.shards[1:], after.shards[0]))
+    assert set(differences(index_dir, before, turned)) == EXPECTED
+
+
+def test_file_that_is_no_parquet_is_named(index_dir):
+    before, after = two(index_dir, edited(), {})
+    files = [shard.objects["sections"] for shard in after.shards]
+    edited_file = next(file for file in files if file not in [shard.objects["sections"] for shard in before.shards])
+    path = index_dir / "objects" / edited_file.sha256
+    path.write_bytes(b"?" * path.stat().st_size)
+    with pytest.raises(SnapshotCorrupt, match=path.name):
         list(differences(index_dir, before, after))

@@ -147,7 +147,7 @@ def test_one_changed_byte_in_any_member_is_found(other, file, place):
             *(found[place + 1 :] if place != -1 else []),
         ]
 
-    refused(other, rewritten(file, change), r"checksum|no id|archive_version")
+    refused(other, rewritten(file, change), r"has checksum|expected the manifest of")
 
 
 def test_archive_that_was_cut_off_is_refused(other, file):
@@ -204,6 +204,13 @@ def test_id_that_is_none_is_refused(other, file, name):
         return with_manifest(head, member, {**json.loads(content), "snapshot_id": name}, rest)
 
     refused(other, rewritten(file, change), "no id of a snapshot")
+
+
+def test_name_of_an_index_that_is_a_path_is_refused(other, file):
+    def change(found):
+        return [(found[0][0], found[0][1].replace(b'"docs"', b'"../up"')), *found[1:]]
+
+    refused(other, rewritten(file, change), "'../up' is no name")
 
 
 def test_manifest_that_contradicts_its_files_is_refused(other, file):

@@ -1,21 +1,24 @@
 """What two snapshots differ in: pages and sections, added, removed or changed. Nothing is loaded whole.
 
-    Manifest, Manifest → (Change, …) sorted by kind and id
+    Manifest, Manifest → (Change, …) pages first
 
-Tables are ordered by id, so both sides are merged as they are read, whatever the number of shards; a file that both
-snapshots share is not read at all.
+Tables are ordered by id, so both sides are merged as they are read, shard by shard (or the few that hold the same pages,
+when the numbers of shards differ). A file that both snapshots share is not read at all.
 """
 
 import hashlib
 import heapq
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raydex.build.rows import shard_number
 from raydex.errors import SnapshotCorrupt
 from raydex.records import Manifest, Shard
 from raydex.shard import check_object, pages_of
@@ -38,18 +41,34 @@ class Change:
 
 
 def differences(index_dir: Path, before: Manifest, after: Manifest) -> Iterator[Change]:
-    """Yield what differs, pages first, ordered by page_id and by section_id. Raises SnapshotCorrupt."""
+    """Yield what differs: pages, then sections, each shard by shard and there by id. Raises SnapshotCorrupt."""
     for manifest in (before, after):
         for shard in manifest.shards:
             for file in shard.objects.values():
                 check_object(index_dir / "objects" / file.sha256, file, verify=False)
+    groups = _groups(index_dir / "objects", before, after)
     for kind, role, read in (("page", "pages", _page_rows), ("section", "sections", _section_rows)):
         shared = _files(before, role) & _files(after, role)
-        sides = (
-            heapq.merge(*(read(shard, index_dir / "objects") for shard in m.shards if _file(shard, role) not in shared))
-            for m in (before, after)
-        )
-        yield from (Change(kind, change, url) for change, url in _compare(*sides))
+        for group in range(groups):
+            shards = [[s for s in m.shards[group::groups] if _file(s, role) not in shared] for m in (before, after)]
+            sides = (heapq.merge(*(read(shard, index_dir / "objects") for shard in side)) for side in shards)
+            yield from (Change(kind, change, url) for change, url in _compare(*sides))
+
+
+def _groups(objects_dir: Path, before: Manifest, after: Manifest) -> int:
+    """Return into how many parts, compared one after the other, the shards of both snapshots fall.
+
+    With n and m shards, chosen by the page's id, the shards of both whose number leaves the same rest on division by
+    gcd(n, m) hold the same pages. A snapshot whose pages are spread in another way is compared as a whole.
+    """
+    shared = _files(before, "sections") & _files(after, "sections")
+    for manifest in (before, after):
+        for number, shard in enumerate(manifest.shards):
+            name = _file(shard, "sections")
+            first = next(_rows(objects_dir / name, ("page_id",), 1), None) if name not in shared else None
+            if first and shard_number(first[0], len(manifest.shards)) != number:
+                return 1
+    return math.gcd(len(before.shards), len(after.shards))
 
 
 def _files(manifest: Manifest, role: str) -> set[str]:
@@ -95,9 +114,9 @@ def _section_rows(shard: Shard, objects_dir: Path) -> Iterator[_Row]:
         yield section_id, digest, url
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _rows(path: Path, columns: tuple[str, ...], at_a_time: int = ROWS_AT_A_TIME) -> Iterator[tuple[str, ...]]:
     try:
-        for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_A_TIME, columns=list(columns)):
+        for batch in pq.ParquetFile(path).iter_batches(at_a_time, columns=list(columns)):
             yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
-    except OSError as error:
+    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
         raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error

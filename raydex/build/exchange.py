@@ -19,6 +19,7 @@ from typing import IO, Any, BinaryIO
 
 from raydex.build.garbage import IMPORTS
 from raydex.checkpoint import check_free_space
+from raydex.config import INDEX_NAME
 from raydex.errors import ArchiveRefused, SnapshotError
 from raydex.records import Manifest, StoredObject
 from raydex.shard import check_object
@@ -43,6 +44,7 @@ MOST_MANIFEST_BYTES = 2**26
 
 COPY_BYTES = 2**20
 _SNAPSHOT_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}(-\d{1,6})?")
+_INDEX = re.compile(INDEX_NAME)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -133,7 +135,7 @@ def import_snapshot(index_dir: Path, file: Path, *, live: bool = False) -> Moved
             archive.unpack(work / "objects")
             write_bytes(manifest_path(work, manifest.snapshot_id), content)
             if problems := verify(work, manifest.snapshot_id):
-                raise ArchiveRefused(str(file), problems[0].replace(f"{work}/", ""))
+                raise ArchiveRefused(str(file), _finding(problems[0].replace(f"{work}/", "")))
             _show(work, index_dir, manifest.snapshot_id)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -153,6 +155,11 @@ def _refuse_another(index_dir: Path, manifest: Manifest, content: bytes, file: P
     known = manifest_path(index_dir, manifest.snapshot_id)
     if known.exists() and known.read_bytes() != content:
         raise ArchiveRefused(str(file), f"{index_dir.name} has another snapshot {manifest.snapshot_id}")
+
+
+def _finding(problem: str) -> str:
+    """Return a problem without the advice to roll back: this is an archive, not an index."""
+    return problem.partition(". Roll back")[0].rstrip(".")
 
 
 def _show(work: Path, index_dir: Path, snapshot_id: str) -> None:
@@ -261,8 +268,12 @@ class _Archive:
             raise self._refused(f"{HEAD} is not the head of an archive ({error})") from error
         if head.archive_version != ARCHIVE_VERSION:
             raise self._refused(f"archive_version is {head.archive_version!r}, this Raydex reads {ARCHIVE_VERSION}")
-        if not isinstance(head.snapshot_id, str) or not _SNAPSHOT_ID.fullmatch(head.snapshot_id):
-            raise self._refused(f"{head.snapshot_id!r} is no id of a snapshot")
+        for value, pattern, what in (
+            (head.snapshot_id, _SNAPSHOT_ID, "id of a snapshot"),
+            (head.index, _INDEX, "name"),
+        ):
+            if not isinstance(value, str) or not pattern.fullmatch(value):
+                raise self._refused(f"{value!r:.80} is no {what}")
         return head
 
     def _read_manifest(self) -> Manifest:
@@ -272,9 +283,9 @@ class _Archive:
                 f"{MANIFEST} has checksum {found[:12]}, the head says {self.head.manifest_sha256!r:.14}"
             )
         try:
-            manifest = parse_manifest(self._file / MANIFEST, self.manifest_bytes, self.head.snapshot_id)
+            manifest = parse_manifest(Path(MANIFEST), self.manifest_bytes, self.head.snapshot_id)
         except SnapshotError as error:
-            raise self._refused(str(error)) from error
+            raise self._refused(_finding(str(error))) from error
         wrong = next(
             (file for file in _objects(manifest) if not _SHA256.fullmatch(file.sha256) or file.bytes < 0), None
         )

@@ -224,8 +224,7 @@ def _export(options: argparse.Namespace, folder: Path) -> int:
 
 def _import(options: argparse.Namespace, config: BuildConfig) -> int:
     file: Path = options.import_
-    checked = BuildConfig(index=config.index or archived_index(file))
-    folder = config.data_dir / checked.index
+    folder = config.data_dir / (config.index or archived_index(file))
     with _alone(folder):
         moved = import_snapshot(folder, file, live=options.publish)
     state = "live" if moved.live else "not live: see --list, --diff and --rollforward"
