@@ -2,8 +2,8 @@
 
     Manifest, Manifest → (Change, …) pages first
 
-Tables are ordered by id, so both sides are merged as they are read, shard by shard (or the few that hold the same pages,
-when the numbers of shards differ). A file that both snapshots share is not read at all.
+Tables are ordered by id, so both sides are merged as they are read, one shard of each after the other (or the few that
+hold the same pages, when the numbers of shards differ). A file that both snapshots share is not read at all.
 """
 
 import hashlib

@@ -259,8 +259,11 @@ class _Heads:
         self._heads = np.unique(_as_numbers(heads))
 
     def hold(self, keys: Sequence[bytes]) -> list[bool]:
-        found: list[bool] = np.isin(_as_numbers(b"".join(key[:8] for key in keys)), self._heads).tolist()
-        return found
+        if not len(self._heads):
+            return [False] * len(keys)
+        wanted = _as_numbers(b"".join(key[:8] for key in keys))
+        at = np.minimum(np.searchsorted(self._heads, wanted), len(self._heads) - 1)
+        return [bool(same) for same in self._heads[at] == wanted]
 
 
 def _as_numbers(heads: bytes | bytearray) -> npt.NDArray[np.uint64]:

@@ -12,13 +12,13 @@ from pathlib import Path
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotNotFound
 from raydex.journal import entries, moves, published_ids
 from raydex.records import Manifest
+from raydex.shard import open_shard
 from raydex.snapshot import (
     check_quickly,
     current_id,
     list_snapshots,
     make_live,
     manifest_digest,
-    open_snapshot,
     passed_gate,
     publishing,
     read_manifest,
@@ -102,11 +102,11 @@ def roll_forward(index_dir: Path, snapshot_id: str = "", *, full: bool = False) 
 
 
 def _move(index_dir: Path, target: str, event: str, *, full: bool) -> str:
-    check_quickly(index_dir, target)
+    manifest = check_quickly(index_dir, target)
     for problem in _contradictions(index_dir, target, _witnesses(index_dir)):
         raise problem
-    if full:
-        open_snapshot(index_dir, target)
+    for shard in manifest.shards if full else ():
+        open_shard(shard, index_dir / "objects")
     if target != current_id(index_dir):
         make_live(index_dir, target, event)
     return target
