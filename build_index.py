@@ -37,7 +37,6 @@ from typing import Any
 from rich.console import Console
 
 from raydex.build import lifecycle
-from raydex.build.program import run_build
 from raydex.config import BuildConfig, add_flags, resolve
 from raydex.errors import ConfigError, FetchError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
 from raydex.records import Source
@@ -149,6 +148,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("nothing to crawl: give a URL, a folder, --sources FILE or --loader (see --help)")
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
+    from raydex.build.program import run_build  # Ray takes a third of a second to import; looking after needs none
+
     result = run_build(config, sources, fresh=options.fresh, plan=options.plan)
     Console(stderr=True).print(result.table())
     print(result.json_line())

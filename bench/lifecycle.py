@@ -130,21 +130,25 @@ def make_index(index_dir: Path, chunks: int, shards: int) -> list[str]:
     return ids
 
 
-def run(data_dir: Path, *arguments: str, index: str = "docs") -> tuple[float, float, dict[str, Any]]:
-    """Return wall seconds, peak memory in MiB and the JSON line of one command."""
+RUN = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(done.stdout.strip().splitlines()[-1])
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+sys.exit(done.returncode)
+"""
+
+
+def run(data_dir: Path, *arguments: str, index: str = "docs") -> tuple[dict[str, float], str]:
+    """Return wall seconds, seconds of all processors and peak memory of one command, and its last line."""
     command = [sys.executable, "build_index.py", *arguments, "--index", index, "--data-dir", str(data_dir)]
     started = time.perf_counter()
-    script = "import resource,subprocess,sys; r=subprocess.run(sys.argv[1:],stdout=subprocess.PIPE,text=True); "
-    script += (
-        "print(r.stdout); print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(r.returncode)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *command], cwd=ROOT, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", RUN, *command], cwd=ROOT, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - started
-    *lines, peak = done.stdout.strip().splitlines()
-    last = lines[-2] if lines and not lines[-1] else lines[-1]
-    return seconds, int(peak.split()[1]) / 1024, json.loads(last) if last.startswith("{") else {}
+    last, used = done.stdout.strip().splitlines()
+    cpu_s, peak_mib = map(float, used.split())
+    return {"seconds": round(seconds, 2), "cpu_s": round(cpu_s, 2), "peak_mib": round(peak_mib)}, last
 
 
 def measured(data_dir: Path, ids: list[str]) -> dict[str, Any]:
@@ -164,9 +168,8 @@ def measured(data_dir: Path, ids: list[str]) -> dict[str, Any]:
         ("export", ["--export", str(archive)], "docs"),
         ("import", ["--import", str(archive)], "copy"),
     ):
-        seconds, peak, line = run(data_dir, *arguments, index=index)
-        figures[name] = {"seconds": round(seconds, 2), "peak_mib": round(peak)}
-        print(f"{name:<20} {seconds:8.2f} s {peak:8.0f} MiB  {json.dumps(line)[:120]}", flush=True)
+        figures[name], last = run(data_dir, *arguments, index=index)
+        print(f"{name:<20} {json.dumps(figures[name])}  {last[:100]}", flush=True)
     figures["archive_bytes"] = archive.stat().st_size
     return figures
 

@@ -136,7 +136,7 @@ class StorageConfig(Settings):
     keep_snapshots: int = Field(
         10,
         ge=0,
-        description="Snapshots kept when a build has published, and by --gc; with what hangs on the others, all else "
+        description="Snapshots kept when a build ends, and by --gc; with what hangs on the others, all else "
         "goes (docs/lifecycle.md). 0: a build removes nothing.",
     )
     grace_s: float = Field(

@@ -7,15 +7,19 @@ from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pydantic import TypeAdapter
 
 from raydex.build.garbage import choose, collect, collect_after_build
+from raydex.build.items import DROPPED_SCHEMA
 from raydex.build.lineage import roll_back, roll_forward
-from raydex.build.rows import vector_key
-from raydex.checkpoint import Ledger, PageStore, VectorStore
+from raydex.build.reading import Reading
+from raydex.build.rows import Dropped, vector_key
+from raydex.checkpoint import Ledger, PageStore, VectorStore, write_parquet
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt, SnapshotNotFound
-from raydex.records import Source, new_page, stable_id
+from raydex.records import PageInfo, Source, new_page, stable_id
 from raydex.snapshot import current_id, list_snapshots, open_snapshot, publish, read_manifest, verify
 from tests.samples import NOON, normalised, sample_chunk, write_snapshot
 
@@ -317,6 +321,27 @@ def test_vectors_made_since_the_live_snapshot_stay_for_the_build_that_failed_mea
     os.utime(path, (NOON.timestamp() + 60,) * 2)
     assert collect(index_dir, 1, grace_s=0).vectors == 0
     os.utime(path, (NOON.timestamp() - 60,) * 2)
+    assert collect(index_dir, 1, grace_s=0).vectors == 1
+
+
+@pytest.mark.parametrize("left_out", ["page", "section"])
+def test_vectors_of_what_is_left_out_as_duplicate_stay_for_the_next_build(index_dir, fetched_page, left_out):
+    make(index_dir, 0)
+    chunk = replace(sample_chunk(50, "printed"), page_id=fetched_page.page_id)
+    VectorStore(index_dir / "vectors" / HashEmbedder().info.fingerprint[:16], 64).add(
+        [vector_key(chunk)], normalised(np.ones((1, 64)))
+    )
+    store = PageStore(index_dir / "pages")
+    store.save(fetched_page, "b1")
+    info = PageInfo(page_id=fetched_page.page_id, url=fetched_page.url, source="docs", title="A")
+    reading = TypeAdapter(Reading).dump_json(Reading(info=info, chunks=(chunk,)))
+    store.save_reading(fetched_page.page_id, "recipe", reading)
+    row = {"id": fetched_page.page_id if left_out == "page" else f"{fetched_page.url}#s", "url": "", "kept_page_id": ""}
+    folder = build_folder(index_dir, "b1", ENDED)
+    write_parquet(folder / Dropped.FILE, pa.Table.from_pylist([row], schema=DROPPED_SCHEMA))
+    age(index_dir, seconds=10)
+    assert collect(index_dir, 1, grace_s=0).vectors == 0
+    (folder / Dropped.FILE).unlink()
     assert collect(index_dir, 1, grace_s=0).vectors == 1
 
 

@@ -69,7 +69,7 @@ def test_build_after_a_roll_back_is_the_child_of_what_is_live(build, site):
     assert build("--rollforward")[0] == 1
     assert "no snapshot after" in build.stderr
     assert build("--verify")[0] == 0
-    assert "1 ancestors are what their children say (the first snapshot)" in build.stdout
+    assert "2 manifests as they were published, up to where the first snapshot is" in build.stdout
     build("--list", "--json")
     rows = [json.loads(text) for text in build.stdout.splitlines()]
     assert [row["live"] for row in rows] == [True, False, False]
@@ -116,6 +116,16 @@ def test_build_keeps_no_more_snapshots_than_asked_for_and_says_what_it_removed(b
     assert [m.snapshot_id for m in list_snapshots(build.index_dir)] == [ids[3], ids[2]]
     assert [line["freed_bytes"] > 0 for line in lines] == [False, False, True, True]
     assert build.report()["freed"]["snapshots"] == [ids[1]]
+    assert build("--verify")[0] == 0
+
+
+def test_builds_that_are_refused_again_and_again_do_not_pile_up(build, site):
+    _, first = build(site.url)
+    few = (site.url, "--max-pages", "6", "--keep-snapshots", "1", "--grace-s", "0")
+    assert [build(*few)[0] for _ in range(3)] == [5, 5, 5]
+    refused, live = list_snapshots(build.index_dir)
+    assert live.snapshot_id == current_id(build.index_dir) == first["snapshot_id"]
+    assert refused.gate["counts"] != "passed"
     assert build("--verify")[0] == 0
 
 

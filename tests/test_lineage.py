@@ -68,7 +68,7 @@ def test_new_manifest_holds_the_digest_of_its_parent_as_it_was_published(index_d
 def test_chain_is_whole_up_to_the_first_snapshot(index_dir):
     first, second, third = generations(index_dir)
     chain = chain_of(index_dir, third)
-    assert (chain.snapshots, chain.end, chain.problems) == ((third, second, first), "the first snapshot", ())
+    assert (chain.snapshots, chain.end, chain.problems) == ((third, second, first), "the first snapshot is", ())
 
 
 def test_chain_ends_where_an_ancestor_is_no_longer_there(index_dir):

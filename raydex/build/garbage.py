@@ -126,7 +126,7 @@ def collect(index_dir: Path, keep: int, *, grace_s: float, dry_run: bool = False
 
 
 def collect_after_build(index_dir: Path, keep: int, grace_s: float) -> Freed | None:
-    """What a build does when it has published: collect, if a snapshot has become one too many. Never an error."""
+    """What a build does at its end: collect, if a snapshot has become one too many. Never an error."""
     try:
         if keep and choose(index_dir, keep).going:
             return collect(index_dir, keep, grace_s=grace_s)

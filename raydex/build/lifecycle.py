@@ -151,10 +151,8 @@ def _verify(options: argparse.Namespace, folder: Path) -> int:
     if problems:
         _tell("\n".join(problems))
         return 1
-    ancestors = len(chain.snapshots) - 1
-    return _tell(
-        f"{name}: every file matches its checksum; {ancestors} ancestors are what their children say ({chain.end})"
-    )
+    manifests = f"{len(chain.snapshots)} manifests as they were published, up to where {chain.end}"
+    return _tell(f"{name}: every file matches its checksum; {manifests}")
 
 
 def _diff(options: argparse.Namespace, folder: Path) -> int:
@@ -162,7 +160,7 @@ def _diff(options: argparse.Namespace, folder: Path) -> int:
     if len(options.diff) > 2:
         raise ConfigError(f"--diff takes two snapshots at most, found {len(options.diff)}")
     after = options.diff[1] if len(options.diff) == 2 else current_id(folder)
-    before = options.diff[0] if options.diff else read_manifest(folder, after).parent or predecessor(folder)
+    before = options.diff[0] if options.diff else predecessor(folder)
     counts: Counter[tuple[str, str]] = Counter()
     found = differences(folder, read_manifest(folder, before), read_manifest(folder, after))
     for change in _printed(found, counts, everything=options.json):

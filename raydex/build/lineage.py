@@ -42,7 +42,7 @@ def chain_of(index_dir: Path, snapshot_id: str) -> Chain:
     witnesses = _witnesses(index_dir)
     found: list[str] = []
     problems: list[str] = []
-    end, name = "the first snapshot", snapshot_id
+    end, name = "the first snapshot is", snapshot_id
     while name and name not in found:
         try:
             problems += [str(problem) for problem in _contradictions(index_dir, name, witnesses)]

@@ -207,13 +207,18 @@ class Build:
             results, failures = result_of(pipeline.actors[0].gate.remote(manifest.snapshot_id))
             write_manifest(self._context.index_dir, replace(manifest, gate=results))
             if failures:
+                self._collect()  # or a schedule that is refused every time fills the disk
                 raise GateRefused(manifest.snapshot_id, tuple(failures))
             self._ledger.append("publishing", snapshot_id=manifest.snapshot_id)
             publish(self._context.index_dir, manifest.snapshot_id)
         self._status.stage = "published"
+        self._collect()
+
+    def _collect(self) -> None:
+        storage = self._context.config.storage
         with self._timed("collect"):
-            storage = self._context.config.storage
-            self._found["freed"] = collect_after_build(self._context.index_dir, storage.keep_snapshots, storage.grace_s)
+            freed = collect_after_build(self._context.index_dir, storage.keep_snapshots, storage.grace_s)
+        self._found["freed"] = freed
 
     def _end(self, outcome: str, message: str, manifest: Manifest | None = None) -> BuildResult:
         self._seconds["total"] = time.perf_counter() - self._status.started
