@@ -8,16 +8,20 @@ examples:
                                                       what the gate refused (exit 5), published with a reason
   python build_index.py --plan https://docs.example.org/guide/ --index guide     what a build would do and take
 
-looking after an index:
+looking after an index (docs/lifecycle.md):
   python build_index.py --list --index docs           snapshots, newest first; * is live
-  python build_index.py --verify --index docs         checksums of the live snapshot (or name one)
+  python build_index.py --verify --index docs         every byte of the live snapshot (or name one), and its ancestors
+  python build_index.py --diff --index docs           pages and sections that the live snapshot changed (or name two)
   python build_index.py --rollback --index docs       the parent of the live snapshot goes live (or name one)
+  python build_index.py --rollforward --index docs    takes that back (or name one)
+  python build_index.py --gc --dry-run --index docs   what is kept for nothing; without --dry-run it goes
+  python build_index.py --export docs.raydex --index docs      the live snapshot as one file, for --import FILE
   python build_index.py --forget https://docs.example.org/guide/old/ --index guide
                                                       removes pages (or a whole source) from the index and every store
 
-exit codes: 0 published (or done) · 1 any other error · 2 bad settings · 3 more failed pages than --max-failed-share,
-  or a site whose robots.txt cannot be had · 4 nothing to index · 5 gate refused
-  130 interrupted (the same command resumes)
+exit codes: 0 published (or done) · 1 any other error (--verify: something is wrong) · 2 bad settings
+  3 more failed pages than --max-failed-share, or a site whose robots.txt cannot be had · 4 nothing to index
+  5 gate refused · 130 interrupted (the same command resumes)
 
 The last line on stdout is one JSON object: snapshot_id, pages, failed_pages, sections, chunks, shards, content_digest,
 timings_s, bytes and more. Progress and the closing table go to stderr.
@@ -35,8 +39,6 @@ from typing import Any
 from rich.console import Console
 
 from raydex.build import lifecycle
-from raydex.build.forgetting import forget
-from raydex.build.program import run_build
 from raydex.config import BuildConfig, add_flags, resolve
 from raydex.errors import ConfigError, FetchError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
 from raydex.records import Source
@@ -74,7 +76,21 @@ def argument_parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--list", action="store_true", help="Show the snapshots of the index.")
     action.add_argument("--verify", metavar="SNAPSHOT", nargs="?", const="", help="Check the files of a snapshot.")
+    action.add_argument(
+        "--diff",
+        metavar="SNAPSHOT",
+        nargs="*",
+        help="Compare two snapshots; without names, the live one and its parent.",
+    )
     action.add_argument("--rollback", metavar="SNAPSHOT", nargs="?", const="", help="Make an earlier snapshot live.")
+    action.add_argument("--rollforward", metavar="SNAPSHOT", nargs="?", const="", help="Take a roll back back.")
+    action.add_argument("--gc", action="store_true", help="Delete what no snapshot worth keeping needs.")
+    action.add_argument(
+        "--export", metavar="FILE", type=Path, help="Write the live snapshot (or --snapshot) to a file."
+    )
+    action.add_argument(
+        "--import", dest="import_", metavar="FILE", type=Path, help="Add the snapshot in a file; live if nothing is."
+    )
     action.add_argument("--forget", metavar="PREFIX|SOURCE", help="Remove pages from the index and from every store.")
     action.add_argument("--plan", action="store_true", help="Crawl, and say what a build would embed and how long.")
     parser.add_argument("--fresh", action="store_true", help="Begin anew instead of resuming an interrupted build.")
@@ -83,6 +99,11 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="REASON",
         help="Publish what the gate refuses (never damaged files); the reason is kept in the manifest.",
     )
+    parser.add_argument("--snapshot", metavar="SNAPSHOT", default="", help="With --export: another than the live one.")
+    parser.add_argument("--publish", action="store_true", help="With --import: make the snapshot live in any case.")
+    parser.add_argument("--full", action="store_true", help="With --rollback, --rollforward: read every byte first.")
+    parser.add_argument("--dry-run", action="store_true", help="With --gc: say what would go; nothing does.")
+    parser.add_argument("--json", action="store_true", help="With --list, --diff: one JSON object per line.")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument(
         "--log-level", default="WARNING", choices=levels, help="Log lines on stderr. [default: WARNING]"
@@ -128,8 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     config, sources = settings(options)
-    if options.list or any(value is not None for value in (options.verify, options.rollback, options.forget)):
-        return look_after(options, lifecycle.index_dir(config))
+    if lifecycle.asked(options):
+        return lifecycle.look_after(options, config)
     if not sources:
         raise ConfigError("nothing to crawl: give a URL, a folder, --sources FILE or --loader (see --help)")
     if options.publish_anyway is not None and not options.publish_anyway.strip():
@@ -137,22 +158,11 @@ def run(options: argparse.Namespace) -> int:
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
     reason = (options.publish_anyway or "").strip()
+    from raydex.build.program import run_build  # Ray takes a third of a second to import; looking after needs none
+
     result = run_build(config, sources, fresh=options.fresh, plan=options.plan, publish_anyway=reason)
     Console(stderr=True).print(result.table())
     print(result.json_line())
-    return 0
-
-
-def look_after(options: argparse.Namespace, index_dir: Path) -> int:
-    """List, verify, roll back or forget; the result goes to stdout."""
-    if options.list:
-        Console(width=None if sys.stdout.isatty() else 200).print(lifecycle.snapshots_table(index_dir))
-    elif options.verify is not None:
-        return lifecycle.verify_and_tell(index_dir, options.verify)
-    elif options.rollback is not None:
-        print(lifecycle.roll_back_and_tell(index_dir, options.rollback))
-    else:
-        print(forget(index_dir, options.forget).told(index_dir.name))
     return 0
 
 

@@ -10,16 +10,17 @@ A checkpoint is resumable progress; a snapshot (snapshot.py) is immutable and se
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -100,16 +101,23 @@ class PageStore:
         for path in (self._path(page_id), self._reading_path(page_id)):
             path.unlink(missing_ok=True)
 
+    def ids(self) -> Iterator[str]:
+        yield from (path.stem for path in sorted(self._folder.glob("*/*.page")))
+
+    def files(self, page_id: str) -> list[Path]:
+        """Return the files that are kept of a page."""
+        return [path for path in (self._path(page_id), self._reading_path(page_id)) if path.exists()]
+
     def heads(self) -> Iterator[StoredPage]:
-        for path in sorted(self._folder.glob("*/*.page")):
-            if stored := self.head(path.stem):
+        for page_id in self.ids():
+            if stored := self.head(page_id):
                 yield stored
 
-    def reading(self, page_id: str, recipe: str) -> bytes | None:
-        """Return what save_reading kept under this recipe; None when there is none, or it was damaged."""
+    def reading(self, page_id: str, recipe: str = "") -> bytes | None:
+        """Return what save_reading kept under this recipe ("": any); None when there is none, or it was damaged."""
         try:
             kept, _, data = self._reading_path(page_id).read_bytes().partition(b"\n")
-            return zstandard.decompress(data) if kept.decode() == recipe else None
+            return zstandard.decompress(data) if recipe in {kept.decode(), ""} else None
         except FileNotFoundError:
             return None
         except (ValueError, zstandard.ZstdError) as error:
@@ -140,6 +148,11 @@ def _stored_page(header: bytes, body: bytes) -> StoredPage:
     return StoredPage(Page(body=body, **fields), build_id, stale_builds)
 
 
+class RemovedVectors(NamedTuple):
+    vectors: int
+    bytes: int
+
+
 class VectorStore:
     """Vectors by key, never computed twice: immutable Parquet files, found through a small table in memory.
 
@@ -155,6 +168,9 @@ class VectorStore:
         self._runs: list[_Run] = []  # longest first
         self._refreshes_left_out = 0
         folder.mkdir(parents=True, exist_ok=True)
+
+    def __len__(self) -> int:
+        return sum(len(run.heads) for run in self._runs)
 
     def refresh(self) -> None:
         """Learn the files that this or another process has added since.
@@ -212,18 +228,36 @@ class VectorStore:
 
     def remove(self, keys: Collection[bytes]) -> int:
         """Forget these keys, rewriting the files that hold them; return how many vectors were removed."""
-        removed = 0
+        return self.retain(lambda stored: [key not in keys for key in stored]).vectors
+
+    def retain(
+        self,
+        wanted: Callable[[Sequence[bytes]], Sequence[bool]],
+        *,
+        written_before: float = math.inf,
+        dry_run: bool = False,
+    ) -> "RemovedVectors":
+        """Keep what is wanted, rewriting the files that hold anything else; no other process may use the store.
+
+        One file of at most 256 rows is in memory at a time. written_before: Unix time; younger files stay as they are.
+        """
+        vectors = freed = 0
         for path in sorted(self._folder.glob("*.parquet")):
-            table = pq.read_table(path)
-            kept = [key not in keys for key in _key_bytes(table)]
+            before = path.stat()
+            if before.st_mtime >= written_before:
+                continue
+            kept = wanted(_key_bytes(pq.read_table(path, columns=["key"])))
             if all(kept):
                 continue
-            removed += kept.count(False)
+            vectors += len(kept) - sum(kept)
+            freed += before.st_size * (len(kept) - sum(kept)) // len(kept)  # of a file rewritten: its share
+            if dry_run:
+                continue
             if any(kept):
-                write_parquet(path, table.filter(pa.array(kept)))
+                write_parquet(path, pq.read_table(path).filter(pa.array(kept)))
             else:
                 path.unlink()
-        return removed
+        return RemovedVectors(vectors, freed)
 
     def add(self, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Keep these vectors, in one new file named after its keys; EmbedError for one that is not of length 1."""
@@ -294,6 +328,17 @@ class Ledger:
             with self._path.open("r+b") as ledger:
                 ledger.truncate(data.rfind(b"\n") + 1)
 
+    def config_digest(self) -> str:
+        return next((str(line.get("config_digest", "")) for line in self.lines()), "")
+
+    def is_unfinished(self, published: Collection[str]) -> bool:
+        """Tell whether the build can go on; one that was killed after it had published cannot.
+
+        published: every snapshot that is live or has been.
+        """
+        lines = self.lines()
+        return bool(lines) and not any(line["event"] == "end" or line.get("snapshot_id") in published for line in lines)
+
     def append(self, event: str, **fields: Any) -> None:
         self.build_dir.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as ledger:
@@ -302,15 +347,16 @@ class Ledger:
             os.fsync(ledger.fileno())
 
 
-def open_build(index_dir: Path, config_digest: str, *, live: str = "", fresh: bool = False) -> tuple[Ledger, bool]:
+def open_build(
+    index_dir: Path, config_digest: str, *, published: Collection[str] = (), fresh: bool = False
+) -> tuple[Ledger, bool]:
     """Return the ledger to write to, and whether it resumes the newest build.
 
     That is resumed when it is unfinished and of the same configuration, unless fresh. Otherwise a new build is begun,
-    and the unit files of older ones are removed. live: the published snapshot; a build that was killed after it had
-    published that one is finished.
+    and the unit files of older ones are removed. published: as in Ledger.is_unfinished.
     """
-    builds = [Ledger(path.parent) for path in sorted((index_dir / "builds").glob("*/ledger.jsonl"), reverse=True)]
-    if builds and not fresh and _is_resumable(builds[0].lines(), config_digest, live):
+    builds = ledgers(index_dir)
+    if builds and not fresh and builds[0].is_unfinished(published) and builds[0].config_digest() == config_digest:
         builds[0].cut_torn_line()
         builds[0].append("resume")
         return builds[0], True
@@ -321,10 +367,9 @@ def open_build(index_dir: Path, config_digest: str, *, live: str = "", fresh: bo
     return ledger, False
 
 
-def _is_resumable(lines: Sequence[dict[str, Any]], config_digest: str, live: str) -> bool:
-    if not lines or lines[0].get("config_digest") != config_digest:
-        return False
-    return not any(line["event"] == "end" or (live and line.get("snapshot_id") == live) for line in lines)
+def ledgers(index_dir: Path) -> list[Ledger]:
+    """Return the ledgers of all builds, newest first; only the first one can be resumed."""
+    return [Ledger(path.parent) for path in sorted((index_dir / "builds").glob("*/ledger.jsonl"), reverse=True)]
 
 
 def _unused_build_id(index_dir: Path) -> str:

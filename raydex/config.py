@@ -192,6 +192,18 @@ class GateConfig(Settings):
     )
 
 
+class StorageConfig(Settings):
+    keep_snapshots: int = Field(
+        10,
+        ge=0,
+        description="Snapshots kept when a build ends, and by --gc; with what hangs on the others, all else "
+        "goes (docs/lifecycle.md). 0: a build removes nothing.",
+    )
+    grace_s: float = Field(
+        3600.0, ge=0, description="Seconds for which a file that nothing needs is kept all the same."
+    )
+
+
 class BuildConfig(Settings):
     """Settings of build_index.py."""
 
@@ -213,6 +225,7 @@ class BuildConfig(Settings):
     embed: EmbedConfig = EmbedConfig()
     vectors: VectorsConfig = VectorsConfig()
     gate: GateConfig = GateConfig()
+    storage: StorageConfig = StorageConfig()
 
 
 class ServeConfig(Settings):

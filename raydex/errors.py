@@ -10,7 +10,8 @@
     │   ├── SnapshotNotFound     no such snapshot, or nothing published yet
     │   ├── SnapshotCorrupt      a file does not match the checksum in its manifest
     │   ├── SnapshotIncompatible another format, model or dimension than expected
-    │   └── GateRefused          the new snapshot is worse than its parent
+    │   ├── GateRefused          the new snapshot is worse than its parent
+    │   └── ArchiveRefused       a file to import is damaged, or not what an export writes
     ├── BuildLocked              another build of this index is running
     ├── StorageFull              the disk is full, or too small for the build
     ├── TooManyFailedPages       the failed share of pages is above the limit
@@ -143,6 +144,17 @@ class GateRefused(SnapshotError):
             f"snapshot {self.snapshot_id} was not published, CURRENT stays as it is:\n  {failures}\n"
             f"{way_out} Every page and query: {self.report}"
         )
+
+
+class ArchiveRefused(SnapshotError):
+    """A file to import is damaged, or not what an export writes; nothing was taken from it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}. Nothing was imported; export the snapshot again, and compare checksums."
 
 
 class BuildLocked(RaydexError):

@@ -264,6 +264,7 @@ class Manifest:
     golden_digest: str = ""  # of the golden queries behind golden_…
     published_anyway: PublishedAnyway | None = None
     ann_recall: float = 1.0  # share of the ten best rows over all shards that a search finds, measured on a sample
+    parent_manifest_sha256: str = ""  # of the parent's manifest.json; empty without one, or from an older Raydex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Publish, open, verify, list and roll back snapshots: what builders write and servers read.
+"""Publish, open, verify and list snapshots: what builders write and servers read.
 
     [Shard, …] → Manifest → write_manifest → publish → open_snapshot → Snapshot
 
@@ -15,6 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +27,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from raydex.config import CODE_VERSION
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotIncompatible, SnapshotNotFound
+from raydex.journal import note
 from raydex.records import EmbedderInfo, Manifest, Shard
 from raydex.shard import KNOWN_KINDS, OpenShard, check_object, open_shard, text_digests
-from utils.files import write_bytes
+from utils.files import exclusive_lock, sha256_of, write_bytes
 
 FORMAT_VERSION = 2
 READABLE_FORMATS = frozenset({FORMAT_VERSION - 1, FORMAT_VERSION})
@@ -186,6 +188,7 @@ def new_manifest(
         gate={},
         code_version=CODE_VERSION,
         ann_recall=ann_recall,
+        parent_manifest_sha256=manifest_digest(index_dir, parent) if parent else "",
     )
 
 
@@ -204,19 +207,25 @@ def recall_failures(manifest: Manifest, least: float) -> list[str]:
 
 
 def write_manifest(index_dir: Path, manifest: Manifest) -> None:
-    path = _manifest_path(index_dir, manifest.snapshot_id)
+    """Write a manifest, again as often as need be until the snapshot goes live; its bytes are final from then on."""
+    path = manifest_path(index_dir, manifest.snapshot_id)
     write_bytes(path, _MANIFEST.dump_json(manifest, indent=2) + b"\n")
 
 
 def read_manifest(index_dir: Path, snapshot_id: str) -> Manifest:
     """Raises SnapshotNotFound, SnapshotCorrupt (unreadable) or SnapshotIncompatible (another format)."""
-    path = _manifest_path(index_dir, snapshot_id)
+    path = manifest_path(index_dir, snapshot_id)
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise SnapshotNotFound(str(index_dir), snapshot_id) from error
     except OSError as error:
         raise SnapshotCorrupt(str(path), "a manifest", error.strerror or "no file") from error
+    return parse_manifest(path, content, snapshot_id)
+
+
+def parse_manifest(path: Path, content: bytes, snapshot_id: str) -> Manifest:
+    """Return the manifest in these bytes, which came from path; raises as read_manifest does."""
     _check_format(path, content)
     try:
         manifest = _MANIFEST.validate_json(content, strict=True)
@@ -229,7 +238,15 @@ def read_manifest(index_dir: Path, snapshot_id: str) -> Manifest:
     return manifest
 
 
-def _manifest_path(index_dir: Path, snapshot_id: str) -> Path:
+def manifest_digest(index_dir: Path, snapshot_id: str) -> str:
+    """Return the sha256 of manifest.json as it is now, the link of the chain; raises SnapshotNotFound."""
+    try:
+        return sha256_of(manifest_path(index_dir, snapshot_id))
+    except FileNotFoundError as error:
+        raise SnapshotNotFound(str(index_dir), snapshot_id) from error
+
+
+def manifest_path(index_dir: Path, snapshot_id: str) -> Path:
     if not snapshot_id or Path(snapshot_id).name != snapshot_id:
         raise SnapshotNotFound(str(index_dir), snapshot_id)
     return index_dir / "snapshots" / snapshot_id / "manifest.json"
@@ -261,54 +278,67 @@ def current_id(index_dir: Path) -> str:
         return ""
 
 
-def publish(index_dir: Path, snapshot_id: str) -> None:
-    """Make a snapshot the live one. Readers see the old id or the new one, never a mixture."""
-    if not _manifest_path(index_dir, snapshot_id).is_file():
-        raise SnapshotNotFound(str(index_dir), snapshot_id)
+def publish(index_dir: Path, snapshot_id: str, event: str = "published") -> None:
+    """Make a snapshot the live one. Readers see the old id or the new one, never a mixture.
+
+    event: what the journal calls it.
+    """
+    with publishing(index_dir):
+        make_live(index_dir, snapshot_id, event)
+
+
+@contextmanager
+def publishing(index_dir: Path) -> Iterator[None]:
+    """Hold what is live for a moment: whoever moves CURRENT, or removes a manifest, waits for the others here.
+
+    It is not the lock of a build, which is held for hours: a roll back must never wait for one.
+    """
+    with exclusive_lock(index_dir / "publish.lock", "", wait=True):
+        yield
+
+
+def make_live(index_dir: Path, snapshot_id: str, event: str) -> None:
+    """publish, for a caller that holds `publishing`."""
+    digest = manifest_digest(index_dir, snapshot_id)
+    note(index_dir, event, snapshot_id, before=current_id(index_dir), manifest_sha256=digest)
     write_bytes(index_dir / "CURRENT", f"{snapshot_id}\n".encode())
-    logger.info("snapshot published snapshot=%s", snapshot_id)
+    logger.info("snapshot published snapshot=%s event=%s", snapshot_id, event)
+
+
+def snapshot_ids(index_dir: Path) -> list[str]:
+    """Return the ids of all snapshots that have a manifest, whether or not it can be read, newest first."""
+    return sorted((path.parent.name for path in (index_dir / "snapshots").glob("*/manifest.json")), reverse=True)
 
 
 def list_snapshots(index_dir: Path) -> list[Manifest]:
     """Return the manifests of all snapshots that can be read, published or not, newest first."""
     manifests = []
-    for path in (index_dir / "snapshots").glob("*/manifest.json"):
+    for snapshot_id in snapshot_ids(index_dir):
         try:
-            manifests.append(read_manifest(index_dir, path.parent.name))
+            manifests.append(read_manifest(index_dir, snapshot_id))
         except SnapshotError as error:
             logger.warning("snapshot left out of the list reason=%s", error)
     return sorted(manifests, key=lambda manifest: (manifest.created_at, manifest.snapshot_id), reverse=True)
 
 
-def roll_back(index_dir: Path, snapshot_id: str = "") -> str:
-    """Make an older (or any other) snapshot the live one and return its id; nothing is rebuilt.
-
-    Without an id: the live one's parent, or the newest older snapshot that passed its gate if the parent is gone. The
-    target is verified first; SnapshotNotFound, SnapshotCorrupt and SnapshotIncompatible leave CURRENT as it is.
-    """
-    target = snapshot_id or _predecessor(index_dir)
-    open_snapshot(index_dir, target)
-    publish(index_dir, target)
-    return target
-
-
-def _predecessor(index_dir: Path) -> str:
-    live = current_id(index_dir)
-    if not live:
-        raise SnapshotNotFound(str(index_dir))
-    known = list_snapshots(index_dir)
-    parent = next((manifest.parent for manifest in known if manifest.snapshot_id == live), "")
-    older = [m.snapshot_id for m in known if m.snapshot_id == parent]
-    older += [m.snapshot_id for m in known if m.snapshot_id < live and _passed_gate(m)]
-    if not older:
-        raise SnapshotNotFound(str(index_dir), f"before {live}")
-    return older[0]
-
-
-def _passed_gate(manifest: Manifest) -> bool:
+def passed_gate(manifest: Manifest) -> bool:
     if manifest.published_anyway is not None:
         return True
     return bool(manifest.gate) and all(result.startswith("passed") for result in manifest.gate.values())
+
+
+def check_quickly(index_dir: Path, snapshot_id: str) -> Manifest:
+    """Return the manifest if it is sound and every file is there in its full length; no file is read.
+
+    Raises SnapshotNotFound, SnapshotCorrupt or SnapshotIncompatible.
+    """
+    manifest = read_manifest(index_dir, snapshot_id)
+    for problem in _inconsistencies(index_dir, manifest):
+        raise problem
+    for shard in manifest.shards:
+        for file in shard.objects.values():
+            check_object(index_dir / "objects" / file.sha256, file, verify=False)
+    return manifest
 
 
 def verify(index_dir: Path, snapshot_id: str) -> list[str]:
@@ -347,7 +377,7 @@ def _differences(index_dir: Path, manifest: Manifest) -> list[str]:
 
 def _inconsistencies(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotError]:
     """Yield where a manifest contradicts itself, or asks for something this version does not know."""
-    path = str(_manifest_path(index_dir, manifest.snapshot_id))
+    path = str(manifest_path(index_dir, manifest.snapshot_id))
     chunks = sum(shard.chunk_count for shard in manifest.shards)
     if manifest.counts.get("chunks", chunks) != chunks:
         yield SnapshotCorrupt(path, f"{manifest.counts['chunks']} chunks", f"{chunks} in its shards")

@@ -30,7 +30,7 @@ def make_snapshot(
 ) -> Manifest:
     """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot."""
     pairs = [_section_and_chunk(url, text, embedder) for url, text in texts.items()]
-    parts = [[pair for pair in pairs if int(pair[0].page_id, 16) % shards == part] for part in range(shards)]
+    parts = [[pair for pair in pairs if int(pair[0].page_id[:8], 16) % shards == part] for part in range(shards)]
     now = now or datetime.now(UTC)
     digest = content_digest(
         sorted((chunk.chunk_id, hashlib.sha256(chunk.text.encode()).hexdigest()) for _, chunk in pairs),

@@ -20,6 +20,7 @@ SAMPLES = [
     errors.SnapshotIncompatible("m.json", "format", "1", "2", "Rebuild."),
     errors.GateRefused("s1", ("counts: …",), "report.json"),
     errors.GateRefused("s1", ("checksums: …",), "report.json", is_damaged=True),
+    errors.ArchiveRefused("docs.raydex", "objects/ab has checksum cd"),
     errors.BuildLocked("docs", "pid 1"),
     errors.StorageFull("checkpoints", 1, 2),
     errors.TooManyFailedPages(3, 4, 0.05, "timeout: 3", "report.json"),

@@ -18,13 +18,16 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     **dict.fromkeys(STAGES, WORDS),
     "ann": WORDS,
     "shard": WORDS | {"ann"},  # the files of a shard; its index is a matter of its own
-    "snapshot": WORDS | {"shard", "lexical"},
+    "journal": WORDS,
+    "snapshot": WORDS | {"shard", "lexical", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
     "search": WORDS | {"ann", "embed", "shard", "lexical", "snapshot"},
     "interop": WORDS | {"client", "snapshot", "embed"},
     "observe": WORDS | {"client", "evaluate"},
-    "build": WORDS | STAGES - {"answer", "client"} | {"ann", "snapshot", "checkpoint", "cluster", "search", "interop"},
+    "build": WORDS
+    | STAGES - {"answer", "client"}
+    | {"ann", "snapshot", "journal", "checkpoint", "cluster", "search", "interop"},
     "serve": WORDS | {"cluster", "embed", "snapshot", "search", "answer", "observe", "evaluate"},
 }
 ONLY_IN = {

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from raydex.build.lineage import roll_back
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt, SnapshotIncompatible, SnapshotNotFound
 from raydex.records import StoredObject
@@ -21,7 +22,6 @@ from raydex.snapshot import (
     open_snapshot,
     publish,
     read_manifest,
-    roll_back,
     snapshot_bytes,
     verify,
     write_manifest,
@@ -360,7 +360,9 @@ def test_readers_see_a_whole_id_while_others_publish(index_dir):
     done.set()
     reader.join()
     assert seen <= set(ids)
-    assert sorted(path.name for path in index_dir.iterdir()) == ["CURRENT", "objects", "snapshots"]
+    assert sorted(path.name for path in index_dir.iterdir()) == [
+        *("CURRENT", "journal.jsonl", "objects", "publish.lock", "snapshots")
+    ]
 
 
 def test_an_open_snapshot_answers_after_its_files_are_deleted(index_dir):

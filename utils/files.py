@@ -122,8 +122,8 @@ def is_disk_full(error: OSError) -> bool:
 
 
 @contextmanager
-def exclusive_lock(path: Path, note: str) -> Iterator[bool]:
-    """Yield True while this process alone holds the lock, False when another process holds it.
+def exclusive_lock(path: Path, note: str, *, wait: bool = False) -> Iterator[bool]:
+    """Yield True while this process alone holds the lock, False when another one holds it (with wait: never).
 
     note is kept in the file, so that the refused one can say who holds it (`path.read_text()`). The kernel frees the
     lock when its holder dies in any way, so a left-over file is never a stale lock.
@@ -131,7 +131,7 @@ def exclusive_lock(path: Path, note: str) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as holder:
         try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(holder, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return

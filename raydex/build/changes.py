@@ -5,9 +5,10 @@ the live snapshot's pages, the units' pages → PageChanges        an earlier bu
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,11 +72,24 @@ def embedding_rate(index_dir: Path) -> Rate:
     """Return the speed of the newest build here that embedded enough to tell, any index of the data folder counts."""
     reports = sorted(index_dir.parent.glob("*/builds/*/report.json"), key=lambda path: path.parent.name, reverse=True)
     for path in sorted(reports, key=lambda path: path.parts[-4] != index_dir.name):
-        report = json.loads(path.read_text(encoding="utf-8"))
-        tokens, rate = report.get("tokens_embedded", 0), report.get("tokens_per_s", 0.0)
-        if tokens >= TELLING_TOKENS and rate:
-            return Rate(tokens_per_s=rate, basis=f"measured in build {path.parent.name} of {path.parts[-4]}")
+        report = report_of(path.parent)
+        if tells_speed(report):
+            basis = f"measured in build {path.parent.name} of {path.parts[-4]}"
+            return Rate(tokens_per_s=report["tokens_per_s"], basis=basis)
     processors = os.cpu_count() or 1
     return Rate(
         tokens_per_s=ASSUMED_TOKENS_PER_S * processors, basis=f"assumed for {processors} processors, no build yet"
     )
+
+
+def report_of(build_dir: Path) -> dict[str, Any]:
+    """Return the report of a build, empty when it has none that can be read."""
+    try:
+        report: dict[str, Any] = json.loads((build_dir / "report.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return report
+
+
+def tells_speed(report: Mapping[str, Any]) -> bool:
+    return bool(report.get("tokens_embedded", 0) >= TELLING_TOKENS and report.get("tokens_per_s"))

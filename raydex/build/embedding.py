@@ -6,6 +6,7 @@ units/<id>.chunks.parquet → units/<id>.vectors.npy (row i ↔ chunk i), new ve
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,6 +24,8 @@ from utils.files import write_atomically
 CHECKPOINT_BATCHES = 32
 """Calls of the model between two writes to the embedding store: what a kill may cost, 2 s of work on two processors."""
 
+KEYS_AT_A_TIME = 1024
+
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 
 
@@ -35,6 +38,13 @@ def unit_table(chunks: Sequence[Chunk]) -> pa.Table:
 def vector_key(text: str) -> bytes:
     """The key of the embedding store: sha256 of the exact embedder input (its folder bears the model)."""
     return hashlib.sha256(text.encode()).digest()
+
+
+def keys_of(chunks_file: Path) -> Iterator[bytes]:
+    """Yield the vector key of each row of a table of chunks; a few rows are in memory at a time."""
+    for batch in pq.ParquetFile(chunks_file).iter_batches(KEYS_AT_A_TIME, columns=["context", "text"]):
+        for row in zip(*(batch[name].to_pylist() for name in ("context", "text")), strict=True):
+            yield vector_key(embedder_input(*row))
 
 
 class Passage(NamedTuple):

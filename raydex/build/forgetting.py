@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydex.build.embedding import vector_key
+from raydex.build.garbage import referred_objects, remove_manifests
 from raydex.checkpoint import PageStore, VectorStore, build_lock, full_disk_named
 from raydex.errors import NothingToIndex, SnapshotNotFound
 from raydex.records import Manifest, Shard
@@ -22,6 +23,7 @@ from raydex.snapshot import (
     new_manifest,
     open_snapshot,
     publish,
+    publishing,
     read_manifest,
     write_manifest,
 )
@@ -159,14 +161,14 @@ def _publish(index_dir: Path, manifest: Manifest) -> None:
     write_manifest(index_dir, manifest)
     open_snapshot(index_dir, manifest.snapshot_id)  # proven before it goes live
     write_manifest(index_dir, replace(manifest, gate={"checksums": "passed"}))
-    publish(index_dir, manifest.snapshot_id)
+    publish(index_dir, manifest.snapshot_id, "forgot")
 
 
 def _remove_snapshots(index_dir: Path, snapshot_ids: set[str]) -> None:
     """Delete these snapshots, then the objects that no snapshot refers to."""
-    for snapshot_id in snapshot_ids:
-        shutil.rmtree(index_dir / "snapshots" / snapshot_id)
-    needed = {stored.sha256 for m in list_snapshots(index_dir) for s in m.shards for stored in s.objects.values()}
+    with publishing(index_dir):
+        remove_manifests(index_dir, snapshot_ids)
+    needed = referred_objects(list_snapshots(index_dir))
     for path in (index_dir / "objects").iterdir():
         if path.name not in needed:
             path.unlink()

@@ -1,17 +1,64 @@
-"""Looking after the snapshots of an index: list, verify, roll back. Nothing is built here.
+"""Looking after the snapshots of an index. Nothing is built here; docs/lifecycle.md shows each command.
 
-python build_index.py --list --index docs
+    --list --verify --diff --rollback --rollforward --gc --export --import --forget → what came of it, on stdout
+
+Whatever deletes or adds files holds the lock of the build. A roll back does not: it must not wait for a build of hours,
+and needs none, since CURRENT moves under a lock of its own (snapshot.publishing).
 """
 
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
+from raydex.build.diffing import Change, differences
+from raydex.build.exchange import Moved, archived_index, export_snapshot, import_snapshot
+from raydex.build.forgetting import forget
+from raydex.build.garbage import collect
+from raydex.build.lineage import chain_of, predecessor, roll_back, roll_forward
+from raydex.checkpoint import build_lock, full_disk_named
 from raydex.config import BuildConfig
 from raydex.errors import ConfigError, SnapshotNotFound
+from raydex.journal import moves
 from raydex.records import Manifest
-from raydex.snapshot import current_id, index_names, list_snapshots, roll_back, snapshot_bytes, verify
+from raydex.snapshot import (
+    current_id,
+    index_names,
+    list_snapshots,
+    read_manifest,
+    snapshot_bytes,
+    verify,
+)
+
+SHOWN = 20
+"""Changes of each sort that --diff names; --json names all."""
+
+
+def asked(options: argparse.Namespace) -> bool:
+    """Tell whether any of the commands was given."""
+    switches = options.list or options.gc or options.import_ is not None
+    return switches or any(getattr(options, name) is not None for name in COMMANDS)
+
+
+def look_after(options: argparse.Namespace, config: BuildConfig) -> int:
+    """Do the command that was given, and return the exit code."""
+    if options.import_ is not None:
+        return _import(options, config)
+    folder = index_dir(config)
+    if options.list:
+        return _list(options, folder)
+    if options.gc:
+        return _collect(options, config, folder)
+    name = next(name for name in COMMANDS if getattr(options, name) is not None)
+    return COMMANDS[name](options, folder)
 
 
 def index_dir(config: BuildConfig) -> Path:
@@ -25,27 +72,62 @@ def index_dir(config: BuildConfig) -> Path:
     return folder
 
 
+def _tell(line: str, **facts: object) -> int:
+    """Print what a person reads, and last what a program does; return the exit code."""
+    print(line)  # noqa: T201 - the result, on stdout
+    if facts:
+        print(json.dumps(facts))  # noqa: T201
+    return 0
+
+
+def _list(options: argparse.Namespace, folder: Path) -> int:
+    if options.json:
+        live, days = current_id(folder), _live_times(folder)
+        for manifest in list_snapshots(folder):
+            _tell(json.dumps(_facts(manifest, live, days.get(manifest.snapshot_id, []))))
+    else:
+        Console(width=None if sys.stdout.isatty() else 200).print(snapshots_table(folder))
+    return 0
+
+
 def snapshots_table(folder: Path) -> Table:
     """Return all snapshots of an index, newest first; * marks the live one."""
-    live = current_id(folder)
+    live, days = current_id(folder), _live_times(folder)
     table = Table(title=f"{folder.name}: snapshots", title_justify="left")
-    for column in ("", "snapshot", "age", "pages", "chunks", "shards", "MiB", "gate"):
-        table.add_column(column, no_wrap=column == "snapshot", overflow="fold")
+    for column in ("", "snapshot", "parent", "age", "pages", "sections", "chunks", "shards", "MiB", "gate", "was live"):
+        table.add_column(column, no_wrap=column in {"snapshot", "parent"}, overflow="fold")
     for manifest in list_snapshots(folder):
-        table.add_row("*" if manifest.snapshot_id == live else "", *_cells(manifest))
+        facts = _facts(manifest, live, days.get(manifest.snapshot_id, []))
+        table.add_row("*" if facts["live"] else "", *_cells(manifest, str(facts["gate"]), days))
     return table
 
 
-def _cells(manifest: Manifest) -> list[str]:
+def _facts(manifest: Manifest, live: str, live_times: list[str]) -> dict[str, object]:
+    return {
+        "snapshot_id": manifest.snapshot_id,
+        "live": manifest.snapshot_id == live,
+        "parent": manifest.parent,
+        "created_at": manifest.created_at,
+        **manifest.counts,
+        "shards": len(manifest.shards),
+        "bytes": snapshot_bytes(manifest),
+        "gate": _gate(manifest),
+        "live_times": live_times,
+    }
+
+
+def _cells(manifest: Manifest, gate: str, days: dict[str, list[str]]) -> list[str]:
     age = datetime.now(UTC) - datetime.fromisoformat(manifest.created_at)
+    times = days.get(manifest.snapshot_id, [])
     return [
         manifest.snapshot_id,
+        manifest.parent or "none",
         str(age).split(".")[0],
-        f"{manifest.counts['pages']:,}",
-        f"{manifest.counts['chunks']:,}",
+        *(f"{manifest.counts.get(name, 0):,}" for name in ("pages", "sections", "chunks")),
         str(len(manifest.shards)),
         f"{snapshot_bytes(manifest) / 2**20:,.1f}",
-        _gate(manifest),
+        gate,
+        times[-1] + (f" and {len(times) - 1} × before" if times[1:] else "") if times else "",
     ]
 
 
@@ -56,15 +138,123 @@ def _gate(manifest: Manifest) -> str:
     return f"refused: {', '.join(refused)}" if refused else ("passed" if manifest.gate else "not run")
 
 
-def verify_and_tell(folder: Path, snapshot_id: str) -> int:
-    """Print what is wrong with a snapshot (the live one unless named); return the exit code, 0 when all is well."""
-    name = snapshot_id or current_id(folder)
-    problems = verify(folder, name)
-    print("\n".join(problems) or f"{name}: every file matches its checksum")  # noqa: T201 - the result, on stdout
-    return 1 if problems else 0
+def _live_times(folder: Path) -> dict[str, list[str]]:
+    """Return snapshot_id → when it was live, `from – to` in UTC, as the journal has it."""
+    lived: dict[str, list[str]] = {}
+    steps = moves(folder, current_id(folder))
+    ends = [*(entry.at[:16].replace("T", " ") for entry in steps[1:]), "now"]
+    for entry, end in zip(steps, ends, strict=False):
+        lived.setdefault(entry.snapshot_id, []).append(f"{entry.at[:16].replace('T', ' ')} – {end}")
+    return lived
 
 
-def roll_back_and_tell(folder: Path, snapshot_id: str) -> str:
-    """Make the parent of the live snapshot, or the one named, live; say so."""
+def _verify(options: argparse.Namespace, folder: Path) -> int:
+    """Read every byte of a snapshot (the live one unless named), and the manifests of its ancestors."""
+    name = options.verify or current_id(folder)
+    problems, chain = verify(folder, name), chain_of(folder, name)
+    problems += [problem for problem in chain.problems if problem not in problems]
+    if problems:
+        _tell("\n".join(problems))
+        return 1
+    manifests = f"{len(chain.snapshots)} manifests as they were published, up to where {chain.end}"
+    return _tell(f"{name}: every file matches its checksum; {manifests}")
+
+
+def _diff(options: argparse.Namespace, folder: Path) -> int:
+    """Compare two snapshots; without names the parent of the live one and the live one, with one that and the live."""
+    if len(options.diff) > 2:
+        raise ConfigError(f"--diff takes two snapshots at most, found {len(options.diff)}")
+    after = options.diff[1] if len(options.diff) == 2 else current_id(folder)
+    before = options.diff[0] if options.diff else predecessor(folder)
+    counts: Counter[tuple[str, str]] = Counter()
+    found = differences(folder, read_manifest(folder, before), read_manifest(folder, after))
+    for change in _printed(found, counts, everything=options.json):
+        _tell(change)
+    told = {f"{kind}s": {name: counts[kind, name] for name in CHANGES} for kind in ("page", "section")}
+    lines = [f"{kind}: " + ", ".join(f"{count:,} {name}" for name, count in by.items()) for kind, by in told.items()]
+    return _tell(f"{before} → {after}: {'; '.join(lines)}", before=before, after=after, **told)
+
+
+CHANGES = ("added", "removed", "changed")
+_SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def _printed(found: Iterable[Change], counts: Counter[tuple[str, str]], *, everything: bool) -> Iterator[str]:
+    """Count the changes, and yield the lines to print for them: all as JSON, or the first of each sort."""
+    for change in found:
+        sort = (change.kind, change.change)
+        counts[sort] += 1
+        if everything:
+            yield json.dumps(asdict(change))
+        elif counts[sort] <= SHOWN:
+            yield f"{_SIGNS[change.change]} {change.kind} {change.url}"
+        elif counts[sort] == SHOWN + 1:
+            yield f"{_SIGNS[change.change]} … more {change.kind}s {change.change}; --json names them all"
+
+
+def _roll_back(options: argparse.Namespace, folder: Path) -> int:
+    return _moved(folder, lambda: roll_back(folder, options.rollback, full=options.full))
+
+
+def _roll_forward(options: argparse.Namespace, folder: Path) -> int:
+    return _moved(folder, lambda: roll_forward(folder, options.rollforward, full=options.full))
+
+
+def _moved(folder: Path, move: Callable[[], str]) -> int:
     before = current_id(folder)
-    return f"{folder.name}: {roll_back(folder, snapshot_id)} is live (was {before}); restart the service to serve it"
+    now = move()
+    line = f"{folder.name}: {now} is live (was {before}); restart the service to serve it"
+    return _tell(line, snapshot_id=now, before=before)
+
+
+def _collect(options: argparse.Namespace, config: BuildConfig, folder: Path) -> int:
+    storage = config.storage
+    if not storage.keep_snapshots:
+        raise ConfigError("--gc needs --keep-snapshots of 1 or more")
+    with _alone(folder):
+        freed = collect(folder, storage.keep_snapshots, grace_s=storage.grace_s, dry_run=options.dry_run)
+    return _tell(freed.told(folder.name), **asdict(freed))
+
+
+def _export(options: argparse.Namespace, folder: Path) -> int:
+    name = options.snapshot or current_id(folder)
+    if not name:
+        raise SnapshotNotFound(str(folder))
+    with full_disk_named(options.export.resolve().parent):
+        moved = export_snapshot(folder, name, options.export)
+    return _tell(_told(moved, f"{moved.snapshot_id} exported to {options.export}"), **asdict(moved))
+
+
+def _import(options: argparse.Namespace, config: BuildConfig) -> int:
+    file: Path = options.import_
+    folder = config.data_dir / (config.index or archived_index(file))
+    with _alone(folder):
+        moved = import_snapshot(folder, file, live=options.publish)
+    state = "live" if moved.live else "not live: see --list, --diff and --rollforward"
+    return _tell(_told(moved, f"{moved.snapshot_id} imported from {file}, {state}"), **asdict(moved))
+
+
+def _told(moved: Moved, what: str) -> str:
+    size = f"{moved.files} files, {moved.bytes / 2**20:,.1f} MiB"
+    return f"{moved.index}: {what} ({size}; sha256 of its manifest {moved.manifest_sha256})"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with build_lock(folder), full_disk_named(folder):
+        yield
+
+
+def _forget(options: argparse.Namespace, folder: Path) -> int:
+    return _tell(forget(folder, options.forget).told(folder.name))
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Path], int]] = {
+    "verify": _verify,
+    "diff": _diff,
+    "rollback": _roll_back,
+    "rollforward": _roll_forward,
+    "export": _export,
+    "forget": _forget,
+}
+"""Those that name something; --list, --gc and --import are looked at by themselves."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from raydex.build.changes import embedding_rate, page_changes
 from raydex.build.crawling import Crawl
+from raydex.build.garbage import collect_after_build
 from raydex.build.gate.verdict import GateReport, Verdict
 from raydex.build.pipeline import Pipeline, result_of
 from raydex.build.progress import Display, Status
@@ -34,6 +35,7 @@ from raydex.crawl import credentials_of, seed_addresses
 from raydex.embed import describe
 from raydex.errors import GateRefused, NothingToIndex, SnapshotError, TooManyFailedPages
 from raydex.evaluate import Golden, load_golden
+from raydex.journal import published_ids
 from raydex.records import EmbedderInfo, Manifest, PublishedAnyway, Source
 from raydex.snapshot import (
     FORMAT_VERSION,
@@ -74,7 +76,8 @@ def run_build(
     access = Access(credentials_of(sources, os.environ), seed_addresses(sources))
     with build_lock(index_dir), full_disk_named(index_dir):
         digest = config_digest(config, sources, embedder)
-        ledger, resumed = open_build(index_dir, digest, live=current_id(index_dir), fresh=fresh)
+        published = published_ids(index_dir, current_id(index_dir))
+        ledger, resumed = open_build(index_dir, digest, published=published, fresh=fresh)
         context = BuildContext(
             index_dir=index_dir,
             build_id=ledger.build_dir.name,
@@ -235,10 +238,18 @@ class Build:
             )
             write_manifest(self._context.index_dir, judged)
             if verdict.failures and not overridden:
+                self._collect()  # or a schedule that is refused every time fills the disk
                 raise verdict.refusal(manifest.snapshot_id, str(self._context.build_dir / "report.json"))
             self._ledger.append("publishing", snapshot_id=manifest.snapshot_id)
             publish(self._context.index_dir, manifest.snapshot_id)
         self._status.stage = "published"
+        self._collect()
+
+    def _collect(self) -> None:
+        storage = self._context.config.storage
+        with self._timed("collect"):
+            freed = collect_after_build(self._context.index_dir, storage.keep_snapshots, storage.grace_s)
+        self._found["freed"] = freed
 
     def _overridden(self, verdict: Verdict) -> PublishedAnyway | None:
         """Return what a person decided on the failed checks; None when there are none, or when files are damaged."""

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from raydex.build.embedding import unit_table
 from raydex.build.items import items_of, write_items
@@ -87,6 +87,15 @@ def code_digest() -> str:
     files = [file for path in origins for file in ([path] if path.stem != "__init__" else path.parent.rglob("*.py"))]
     texts = [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.parts[-3:])]
     return stable_id(*texts, *map(version, READING_LIBRARIES))
+
+
+def stored_chunks(store: PageStore, page_id: str) -> tuple[Chunk, ...]:
+    """Return the chunks of a page as it was last read; none when that is gone, or of another version."""
+    try:
+        known = store.reading(page_id)
+        return _READING.validate_json(known).chunks if known else ()
+    except ValidationError:
+        return ()
 
 
 def read_unit(context: BuildContext, unit: FetchUnit, fetched: Sequence[Fetched], tokenizer: Tokenizer) -> CrawlReceipt:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from rich.table import Table
 
 from raydex.build.changes import PageChanges
+from raydex.build.garbage import Freed
 from raydex.build.gate.verdict import GateReport
 from raydex.build.items import DuplicatesReceipt
 from raydex.build.progress import Status
@@ -111,6 +112,7 @@ class BuildResult:
     hidden_words: int
     plan: Plan | None
     gate: dict[str, Any]  # of GateReport; empty when the build did not come that far
+    freed: Freed | None
     timings_s: dict[str, float]
 
     @classmethod
@@ -129,6 +131,7 @@ class BuildResult:
         duplicates: DuplicatesReceipt | None = None,
         plan: Plan | None = None,
         gate: GateReport | None = None,
+        freed: Freed | None = None,
     ) -> Self:
         counts = {name: status.pages[name] for name in ("fetched", "redirected", *NOTABLE)}
         busy = {f"busy_{stage}": round(value, 3) for stage, value in status.busy_s.items()}
@@ -160,6 +163,7 @@ class BuildResult:
             hidden_words=status.hidden_words,
             plan=plan,
             gate=gate.told() if gate else {},
+            freed=freed,
             timings_s={stage: round(value, 3) for stage, value in seconds.items()} | busy,
         )
 
@@ -187,6 +191,7 @@ class BuildResult:
             "failed_checks": list(dict.fromkeys(failure["check"] for failure in self.gate.get("failures", ()))),
             "timings_s": self.timings_s,
             "bytes": self.bytes,
+            "freed_bytes": self.freed.bytes if self.freed else 0,
         }
         return json.dumps(line | ({"plan": asdict(self.plan)} if self.plan else {}))
 
@@ -227,10 +232,15 @@ class BuildResult:
         else:
             yield "chunks", f"{chunks['total']:,} ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
             yield "shards", f"{self.shards} ({self.bytes / 2**20:,.1f} MiB)"
-        if overridden := self.gate.get("published_anyway"):
-            yield "gate", f"published in spite of {', '.join(overridden['checks'])}: {overridden['reason']}"
+        yield from self._rows_of_the_end()
         walls = [f"{name} {value:.1f}" for name, value in seconds.items() if not name.startswith("busy_")]
         yield "seconds", " · ".join(walls)
+
+    def _rows_of_the_end(self) -> Iterator[tuple[str, str]]:
+        if overridden := self.gate.get("published_anyway"):
+            yield "gate", f"published in spite of {', '.join(overridden['checks'])}: {overridden['reason']}"
+        if freed := self.freed:
+            yield "removed", f"{len(freed.snapshots)} old snapshots, {freed.bytes / 2**20:,.1f} MiB"
 
 
 def write_report(
