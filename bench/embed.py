@@ -59,7 +59,7 @@ def main() -> None:
     if options.system:
         _run_system(*options.system)
         return
-    chunks = _chunks(options.folder)
+    chunks = real_chunks(options.folder)
     random.Random(0).shuffle(chunks)
     golden = load_golden(options.queries, options.qrels)
     queries = dict(golden.queries) if golden else {chunk.chunk_id: chunk.headings[-1] for chunk in chunks[-500:]}
@@ -85,7 +85,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def _chunks(folder: Path) -> list[Chunk]:
+def real_chunks(folder: Path) -> list[Chunk]:
     tokenizer = load_tokenizer(MODEL)
     source = Source(name="bench", seeds=(SITE,))
     chunks = []
