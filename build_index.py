@@ -6,6 +6,8 @@ examples:
   python build_index.py ./docs --index handbook       a folder of HTML, Markdown, reStructuredText, notebooks or text
   python build_index.py --plan https://docs.example.org/guide/ --index guide     what a build would do and take
 
+  python build_index.py --sources sources.toml --index docs --every 6h     again and again (docs/schedule.md)
+
 looking after an index:
   python build_index.py --list --index docs           snapshots, newest first; * is live
   python build_index.py --verify --index docs         checksums of the live snapshot (or name one)
@@ -15,7 +17,7 @@ looking after an index:
 
 exit codes: 0 published (or done) · 1 any other error · 2 bad settings · 3 more failed pages than --max-failed-share,
   or a site whose robots.txt cannot be had · 4 nothing to index · 5 gate refused
-  130 interrupted (the same command resumes)
+  6 another build of this index is running · 130 interrupted, by Ctrl-C or SIGTERM (the same command resumes)
 
 The last line on stdout is one JSON object: snapshot_id, pages, failed_pages, sections, chunks, shards, content_digest,
 timings_s, bytes and more. Progress and the closing table go to stderr.
@@ -35,8 +37,18 @@ from rich.console import Console
 from raydex.build import lifecycle
 from raydex.build.forgetting import forget
 from raydex.build.program import run_build
+from raydex.build.runs import recorded
+from raydex.build.schedule import DEFAULT_JITTER, keep_building
 from raydex.config import BuildConfig, add_flags, resolve
-from raydex.errors import ConfigError, FetchError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
+from raydex.errors import (
+    BuildLocked,
+    ConfigError,
+    FetchError,
+    GateRefused,
+    NothingToIndex,
+    RaydexError,
+    TooManyFailedPages,
+)
 from raydex.records import Source
 from raydex.sources import check_names, index_name, load_document, loader_source, source_from_url, sources_of
 from utils.logs import configure_logging
@@ -49,6 +61,7 @@ EXIT_CODES: dict[type[RaydexError], int] = {
     FetchError: 3,
     NothingToIndex: 4,
     GateRefused: 5,
+    BuildLocked: 6,
 }
 EXIT_INTERRUPTED = 130
 
@@ -75,6 +88,14 @@ def argument_parser() -> argparse.ArgumentParser:
     action.add_argument("--rollback", metavar="SNAPSHOT", nargs="?", const="", help="Make an earlier snapshot live.")
     action.add_argument("--forget", metavar="PREFIX|SOURCE", help="Remove pages from the index and from every store.")
     action.add_argument("--plan", action="store_true", help="Crawl, and say what a build would embed and how long.")
+    action.add_argument("--every", metavar="DURATION", help="Build now, and again each 30m, 6h or 1d, until stopped.")
+    parser.add_argument(
+        "--jitter",
+        metavar="SHARE",
+        type=float,
+        default=DEFAULT_JITTER,
+        help=f"With --every: each build is late by a random share of it, up to this. [default: {DEFAULT_JITTER}]",
+    )
     parser.add_argument("--fresh", action="store_true", help="Begin anew instead of resuming an interrupted build.")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument(
@@ -106,20 +127,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(level=options.log_level)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return run(options)
+        return run(options, sys.argv[1:] if arguments is None else arguments)
     except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into SystemExit while it starts
         print("interrupted: the same command resumes, the live snapshot is untouched", file=sys.stderr)
         return EXIT_INTERRUPTED
     except RaydexError as error:
         print(f"error: {error}", file=sys.stderr)
-        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        return exit_code(error)
     except Exception:  # main, on purpose broad: whatever else ends a build, the user is told how to go on
         logger.exception("build failed")
         print("error: the build failed unexpectedly; the same command resumes it", file=sys.stderr)
         return 1
 
 
-def run(options: argparse.Namespace) -> int:
+def exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return EXIT_INTERRUPTED
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+
+
+def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     config, sources = settings(options)
     if options.list or any(value is not None for value in (options.verify, options.rollback, options.forget)):
         return look_after(options, lifecycle.index_dir(config))
@@ -127,7 +154,14 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("nothing to crawl: give a URL, a folder, --sources FILE or --loader (see --help)")
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
-    result = run_build(config, sources, fresh=options.fresh, plan=options.plan)
+    index_dir = config.data_dir / config.index
+    if options.every:
+        return keep_building(arguments, index_dir, every=options.every, jitter=options.jitter)
+    if options.plan:
+        result = run_build(config, sources, fresh=options.fresh, plan=True)
+    else:
+        with recorded(index_dir, exit_code) as recording:
+            result = recording.result = run_build(config, sources, fresh=options.fresh)
     Console(stderr=True).print(result.table())
     print(result.json_line())
     return 0

@@ -1,12 +1,8 @@
 """A real build in its own process, killed at several points: the same command goes on to the same content digest."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import faiss
@@ -17,77 +13,17 @@ from raydex.checkpoint import Ledger
 from raydex.snapshot import current_id, open_snapshot
 from tests.builder import LISTS
 from tests.docsite import DocSite, handbook, handbook_paths
-from tests.processes import command_line, descendants
-from tests.waiting import eventually
+from tests.running import RunningBuild
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[1]
 PAGES = 24
-SETTINGS = ("--index", "docs", "--model", "hash", "--batch-pages", "2", "--shards", "32")
 
 
 @pytest.fixture
 def site():
     with DocSite(handbook(pages=PAGES)) as site:
         yield site
-
-
-class RunningBuild:
-    """build_index.py in a process of its own, with a Ray cluster of its own."""
-
-    def __init__(self, site: DocSite, data_dir: Path, *more: str) -> None:
-        self.index_dir = data_dir / "docs"
-        command = [sys.executable, "build_index.py", site.url, "--data-dir", str(data_dir), *SETTINGS, *more]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
-        """Return as soon as the condition holds; fail when the build ends or the time is over before."""
-
-        def holds() -> bool:
-            if condition():
-                return True
-            assert self.process.poll() is None, self.process.communicate()
-            return False
-
-        eventually(holds, within_s=seconds, poll_s=0.005)  # a build passes the points of interest in milliseconds
-
-    def wait_for_more_of(self, finished: Callable[[], int], *, than: int) -> None:
-        self.wait_for(lambda: finished() > than)
-
-    def resumed(self, site: DocSite, data_dir: Path) -> "RunningBuild":
-        """Start the build again, and wait until it goes on: workers of the killed one may finish a file until then."""
-        before = self.events("resume")
-        again = RunningBuild(site, data_dir)
-        again.wait_for_more_of(lambda: again.events("resume"), than=before)
-        return again
-
-    def kill(self) -> None:
-        """SIGKILL the driver. Its workers die with the raylet, at once; Ray's two agents take up to a minute more."""
-        self.process.kill()
-        self.process.communicate()
-
-    def vector_files(self) -> int:
-        return len(list((self.index_dir / "vectors").glob("*/*.parquet")))
-
-    def events(self, name: str) -> int:
-        """Return how often the ledger of the newest build says so."""
-        ledgers = sorted((self.index_dir / "builds").glob("*/ledger.jsonl"))
-        return [line["event"] for line in Ledger(ledgers[-1].parent).lines()].count(name) if ledgers else 0
-
-    def sharded(self) -> int:
-        return self.events("sharded")
-
-    def result(self) -> dict[str, object]:
-        out, err = self.process.communicate(timeout=240)
-        assert self.process.returncode == 0, err
-        return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
-
-    def workers(self, title: str) -> list[int]:
-        """Return the pids below the build whose command line holds the title."""
-        return [pid for pid in descendants(self.process.pid) if title in command_line(pid)]
 
 
 def test_build_killed_at_five_points_resumes_each_time_to_the_digest_of_an_uninterrupted_one(site, tmp_path):

@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from raydex.build.items import DuplicatesReceipt
 from raydex.build.progress import BuildMetrics, Display, Status
@@ -21,13 +28,15 @@ from raydex.build.workers import (
     Access,
     EmbedActor,
     FetchActor,
+    culprit_task,
     duplicates_task,
     plan_task,
     read_task,
     shard_task,
 )
 from raydex.checkpoint import Ledger
-from raydex.errors import RaydexError
+from raydex.cluster import check_cluster
+from raydex.errors import EmbedError, RaydexError
 from raydex.records import Shard, StoredObject, stable_id
 
 Ref: TypeAlias = Any
@@ -53,12 +62,13 @@ class InFlight:
     """What runs now: Ray reference → what to do with its result."""
 
     crawls: dict[Ref, FetchUnit] = field(default_factory=dict)
-    embeds: dict[Ref, int] = field(default_factory=dict)  # → number of the actor
+    embeds: dict[Ref, tuple[int, str]] = field(default_factory=dict)  # → number of the actor, unit
+    suspects: dict[Ref, str] = field(default_factory=dict)  # → unit whose embedder died again and again; one at a time
     shards: set[Ref] = field(default_factory=set)
     loads: set[Ref] = field(default_factory=set)
 
     def refs(self) -> list[Ref]:
-        return [*self.crawls, *self.embeds, *self.shards, *self.loads]
+        return [*self.crawls, *self.embeds, *self.suspects, *self.shards, *self.loads]
 
 
 @dataclass(slots=True)
@@ -79,6 +89,7 @@ class Pipeline:
         self._metrics = BuildMetrics(context.config.index)
         self._shared_context = ray.put(context)
         self._waiting_embeds: deque[str] = deque()
+        self._suspects: deque[str] = deque()
         self._in_flight = InFlight()
         self._embeds = embeds
         processors = _processors()
@@ -99,7 +110,7 @@ class Pipeline:
     def paces(self) -> dict[str, Any]:
         """Return host → how its requests went."""
         paces: dict[str, Any] = {}
-        for of_fetcher in ray.get([fetcher.pace.remote() for fetcher in self._fetchers]):
+        for of_fetcher in [result_of(ref) for ref in [fetcher.pace.remote() for fetcher in self._fetchers]]:
             paces |= of_fetcher
         return paces
 
@@ -117,7 +128,7 @@ class Pipeline:
 
     def embed_all(self) -> None:
         """Wait until every chunk found so far has its vector."""
-        while self._waiting_embeds or self._in_flight.embeds:
+        while self._waiting_embeds or self._suspects or self._in_flight.embeds or self._in_flight.suspects:
             self.step()
 
     def drop_duplicates(self, units: Sequence[str]) -> DuplicatesReceipt:
@@ -162,6 +173,7 @@ class Pipeline:
 
     def step(self) -> Finished:
         """Start what may start, wait for something to finish, and take it in."""
+        check_cluster()
         self._start_embeds()
         self._display.refresh()
         self._metrics.queued(pages=self._status.queued_pages, embed_units=len(self._waiting_embeds))
@@ -174,8 +186,9 @@ class Pipeline:
             if ref in self._in_flight.crawls:
                 finished.crawls += self._read_result(ref, self._in_flight.crawls.pop(ref))
             elif ref in self._in_flight.embeds:
-                self._in_flight.embeds.pop(ref)
-                self._embedded(result_of(ref))
+                self._embed_result(ref, self._in_flight.embeds.pop(ref)[1])
+            elif ref in self._in_flight.suspects:
+                self._suspect_result(ref, self._in_flight.suspects.pop(ref))
             elif ref in self._in_flight.loads:
                 self._in_flight.loads.discard(ref)
                 result_of(ref)
@@ -188,6 +201,9 @@ class Pipeline:
         """Return the receipt; when the unit killed its reader, look for the page that does, one by one."""
         try:
             receipt: CrawlReceipt = result_of(ref)
+        except ObjectLostError:  # the node with the bodies is gone; what was read of them is not asked for again
+            self.crawl(unit)
+            return []
         except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
             if len(unit.visits) > 1:
                 for visit in unit.visits:
@@ -202,11 +218,34 @@ class Pipeline:
         return [receipt]
 
     def _start_embeds(self) -> None:
-        load = Counter(self._in_flight.embeds.values())
+        load = Counter(number for number, _ in self._in_flight.embeds.values())
         for number, actor in enumerate(self.actors):
             while self._waiting_embeds and load[number] < UNITS_PER_ACTOR:
-                self._in_flight.embeds[actor.embed.remote(self._waiting_embeds.popleft())] = number
+                unit_id = self._waiting_embeds.popleft()
+                self._in_flight.embeds[actor.embed.remote(unit_id)] = (number, unit_id)
                 load[number] += 1
+        if self._suspects and not self._in_flight.suspects:
+            unit_id = self._suspects.popleft()
+            alone = self.actors[0].embed_one_by_one.options(max_task_retries=0).remote(unit_id)
+            self._in_flight.suspects[alone] = unit_id
+
+    def _embed_result(self, ref: Ref, unit_id: str) -> None:
+        """Take a receipt; when the embedder died each time, let the unit be embedded chunk by chunk."""
+        try:
+            self._embedded(result_of(ref))
+        except (RayActorError, OutOfMemoryError):
+            self._suspects.append(unit_id)
+
+    def _suspect_result(self, ref: Ref, unit_id: str) -> None:
+        """Take a receipt; when the embedder died over one chunk, name it and its page."""
+        try:
+            self._embedded(result_of(ref))
+        except (RayActorError, OutOfMemoryError) as error:
+            culprit: str = result_of(culprit_task.remote(self._shared_context, unit_id))
+            raise EmbedError(
+                f"{culprit}: the embedder dies of it (killed, or out of memory). Exclude the page (`deny` of its "
+                "source), lower --max-tokens, or give the machine more memory; the same command resumes."
+            ) from error
 
     def _embedded(self, receipt: EmbedReceipt) -> None:
         self._status.add_embedded(receipt)
@@ -214,7 +253,12 @@ class Pipeline:
 
 
 def result_of(ref: Ref) -> Any:
-    """Return what a task returned, or raise the error of ours that ended it, without Ray's wrapping."""
+    """Return what a task returned, or raise the error of ours that ended it, without Ray's wrapping.
+
+    ClusterLost when Ray is gone meanwhile.
+    """
+    while not ray.wait([ref], timeout=REFRESH_S)[0]:
+        check_cluster()
     try:
         return ray.get(ref)
     except RayTaskError as error:

@@ -6,7 +6,7 @@ all units but what is dropped as duplicate → the four objects of one shard    
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,13 @@ def chunks_of(context: BuildContext, unit_id: str) -> list[Chunk]:
     return chunks_from_table(pq.read_table(context.units_dir / f"{unit_id}.chunks.parquet"))
 
 
-def embed_unit(context: BuildContext, unit_id: str, embedder: Embedder, store: VectorStore) -> EmbedReceipt:
-    """Give every chunk of a unit its vector: from the store if it is there, else from the model, and then stored."""
+def embed_unit(
+    context: BuildContext, unit_id: str, embedder: Embedder, store: VectorStore, *, at_once: int = CHECKPOINT_CHUNKS
+) -> EmbedReceipt:
+    """Give every chunk of a unit its vector: from the store if it is there, else from the model, and then stored.
+
+    at_once: chunks embedded between two writes to the store; in the order of _by_length.
+    """
     started = time.perf_counter()
     chunks = chunks_of(context, unit_id)
     keys = [vector_key(chunk) for chunk in chunks]
@@ -44,9 +49,9 @@ def embed_unit(context: BuildContext, unit_id: str, embedder: Embedder, store: V
         store.refresh()
         vectors = store.find(keys)
         missing = {key: chunk for key, chunk in zip(keys, chunks, strict=True) if key not in vectors}
-        by_length = sorted(missing, key=lambda key: (missing[key].token_count, key))
-        for first in range(0, len(by_length), CHECKPOINT_CHUNKS):
-            batch = by_length[first : first + CHECKPOINT_CHUNKS]
+        by_length = _by_length(missing)
+        for first in range(0, len(by_length), at_once):
+            batch = by_length[first : first + at_once]
             fresh = embedder.embed_passages([missing[key].embedder_input for key in batch])
             store.add(batch, fresh)
             vectors.update(zip(batch, fresh, strict=True))
@@ -60,6 +65,22 @@ def embed_unit(context: BuildContext, unit_id: str, embedder: Embedder, store: V
         tokens=sum(chunk.token_count for chunk in missing.values()),
         seconds=time.perf_counter() - started,
     )
+
+
+def _by_length(chunks: Mapping[bytes, Chunk]) -> list[bytes]:
+    return sorted(chunks, key=lambda key: (chunks[key].token_count, key))
+
+
+def first_missing(context: BuildContext, unit_id: str, store: VectorStore) -> str:
+    """Return URL and size of the first chunk of a unit, in the order of embed_unit, that the store does not hold."""
+    chunks = {vector_key(chunk): chunk for chunk in chunks_of(context, unit_id)}
+    store.refresh()
+    stored = store.find(list(chunks))
+    missing = _by_length({key: chunk for key, chunk in chunks.items() if key not in stored})
+    if not missing:
+        return f"a unit of {len(chunks)} chunks"
+    chunk = chunks[missing[0]]
+    return f"{chunk.url}: a chunk of {chunk.token_count} tokens"
 
 
 def missing_vectors(context: BuildContext, unit_ids: Sequence[str], store: VectorStore) -> EmbedReceipt:

@@ -18,7 +18,7 @@ from raydex.build.gate import run_gate
 from raydex.build.items import DuplicatesReceipt, drop_duplicates
 from raydex.build.loading import Loaded, load_pages
 from raydex.build.reading import read_unit
-from raydex.build.rows import embed_unit, missing_vectors, shard_unit
+from raydex.build.rows import CHECKPOINT_CHUNKS, embed_unit, first_missing, missing_vectors, shard_unit
 from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
 from raydex.checkpoint import VectorStore
 from raydex.crawl import Credentials, Discovery, Fetcher, RobotsRules, SeedAddresses, discover
@@ -60,6 +60,11 @@ def duplicates_task(context: BuildContext, unit_ids: Sequence[str]) -> Duplicate
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
 def plan_task(context: BuildContext, unit_ids: Sequence[str]) -> EmbedReceipt:
     return missing_vectors(context, unit_ids, VectorStore(context.vectors_dir, context.embedder.dim))
+
+
+@ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
+def culprit_task(context: BuildContext, unit_id: str) -> str:
+    return first_missing(context, unit_id, VectorStore(context.vectors_dir, context.embedder.dim))
 
 
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
@@ -127,7 +132,11 @@ class EmbedWorker:
         self._store = VectorStore(context.vectors_dir, context.embedder.dim)
 
     def embed(self, unit_id: str) -> EmbedReceipt:
-        return embed_unit(self._context, unit_id, self._embedder, self._store)
+        return embed_unit(self._context, unit_id, self._embedder, self._store, at_once=CHECKPOINT_CHUNKS)
+
+    def embed_one_by_one(self, unit_id: str) -> EmbedReceipt:
+        """Embed and store chunk by chunk: what is missing first when this process dies has killed it."""
+        return embed_unit(self._context, unit_id, self._embedder, self._store, at_once=1)
 
     def gate(self, snapshot_id: str) -> tuple[dict[str, str], tuple[str, ...]]:
         return run_gate(self._context, snapshot_id, self._embedder)
@@ -147,5 +156,8 @@ class EmbedWorker:
         return load_embedder(embed.model, threads=self._threads, batch_size=embed.batch_size)
 
 
-EmbedActor: Any = ray.remote(max_restarts=WORKER_DEATHS, max_task_retries=WORKER_DEATHS)(EmbedWorker)
-FetchActor: Any = ray.remote(max_restarts=WORKER_DEATHS, max_task_retries=WORKER_DEATHS)(FetchWorker)
+ALWAYS = -1
+"""Actors start again on whatever node there is; it is the unit that is given up, when its actor dies each time."""
+
+EmbedActor: Any = ray.remote(max_restarts=ALWAYS, max_task_retries=WORKER_DEATHS)(EmbedWorker)
+FetchActor: Any = ray.remote(max_restarts=ALWAYS, max_task_retries=WORKER_DEATHS)(FetchWorker)
