@@ -24,6 +24,7 @@ from tests.running import BATCH_PAGES, RunningBuild, manifests_beside_the_live_o
 from tests.waiting import eventually
 
 PAGES_BEFORE, PAGES = 8, 48
+SHARDS = 32
 
 VICTIMS = ("driver", "worker", "embedder", "fetcher", "raylet")
 
@@ -80,25 +81,26 @@ class Round:
         return [fault for fault, is_so in found.items() if is_so]
 
 
-def random_kills(count: int, seed: int) -> Iterator[Kill]:
+def random_kills(count: int, seed: int, *, pages: int = PAGES, late_s: float = 0.3) -> Iterator[Kill]:
     """Yield kills at random points, each victim by turns; the same for the same seed."""
     rng = random.Random(seed)
     for number in range(count):
         stage = rng.choices(("pages", "vectors", "shards", "start", "manifest"), (8, 6, 4, 1, 1))[0]
-        most = {"pages": PAGES - 2, "vectors": 8, "shards": 28}.get(stage, 0)
-        yield Kill(VICTIMS[number % len(VICTIMS)], stage, rng.randint(1, most) if most else 0, rng.uniform(0, 0.3))
+        most = {"pages": pages - 2, "vectors": pages // 6, "shards": SHARDS - 4}.get(stage, 0)
+        yield Kill(VICTIMS[number % len(VICTIMS)], stage, rng.randint(1, most) if most else 0, rng.uniform(0, late_s))
 
 
 class Kills:
     """Rounds of kills on copies of one index with a live snapshot, against an uninterrupted build."""
 
-    def __init__(self, site: DocSite, folder: Path) -> None:
+    def __init__(self, site: DocSite, folder: Path, *, pages: int = PAGES) -> None:
         self._site, self._folder = site, folder
         self._ran: dict[int, str] = {}
+        self._vector_files = 0  # before the round
         grow(site, PAGES_BEFORE)
         self._base = folder / "base"
         self.before = RunningBuild(site, self._base).result()["content_digest"]
-        grow(site, PAGES)
+        grow(site, pages)
         self.digest = RunningBuild(site, self._copy("uninterrupted")).result()["content_digest"]
 
     def round(self, kill: Kill) -> Round:
@@ -108,6 +110,7 @@ class Kills:
         index_dir = data_dir / "docs"
         site.counts.clear()
         known = stored_keys(index_dir)
+        self._vector_files = sum(1 for _ in index_dir.glob("vectors/*/*.parquet"))
         build = RunningBuild(site, data_dir)
         struck = self._strike(build, kill)  # all that ran, and has to end
         code, _, err = build.end()
@@ -166,7 +169,7 @@ class Kills:
             case "pages":
                 return sum(self._site.counts.values()) >= kill.count
             case "vectors":
-                return build.vector_files() >= kill.count
+                return build.vector_files() - self._vector_files >= kill.count
             case "shards":
                 return build.events("end") == 0 and build.sharded() >= kill.count
             case _:

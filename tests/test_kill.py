@@ -9,11 +9,15 @@ import faiss
 import pyarrow.parquet as pq
 import pytest
 
+from raydex.build.runs import last_run
 from raydex.checkpoint import Ledger
 from raydex.snapshot import current_id, open_snapshot
 from tests.builder import LISTS
 from tests.docsite import DocSite, handbook, handbook_paths
+from tests.kills import ORPHANS_S, Kills, random_kills
+from tests.processes import is_running
 from tests.running import RunningBuild
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -82,6 +86,30 @@ def assert_nothing_was_done_twice(index_dir: Path, site: DocSite, *, resumes: in
     assert repeated <= 2 * 4 * 2  # two kills during the crawl, at most four units of two pages in flight each
 
 
+def test_any_process_may_be_killed_at_a_random_point_and_no_finished_unit_is_repeated(tmp_path):
+    """Five of the kills that bench/kill.py does by the dozen: driver, worker, embedder, fetcher, raylet."""
+    with DocSite() as site:
+        kills = Kills(site, tmp_path, pages=PAGES)
+        for kill in random_kills(5, seed=3, pages=PAGES, late_s=0):
+            done = kills.round(kill)
+            assert done.faults(kills.digest) == [], done
+            assert kill.victim == "driver" or done.survived == (kill.victim != "raylet") or done.missed, done
+
+
+def test_gone_raylet_ends_the_build_at_once_with_an_error_that_says_how_to_go_on(site, tmp_path):
+    site.block_after(6)
+    build = RunningBuild(site, tmp_path)
+    build.wait_for(lambda: site.wait_blocked(0))
+    (raylet,) = (pid for pid, line in build.processes().items() if "raylet/raylet" in line.split(" --")[0])
+    os.kill(raylet, signal.SIGKILL)
+    code, _, err = build.end()
+    site.unblock()
+    assert code == 1
+    assert "Ray's raylet at " in err
+    assert "the same command resumes" in err
+    assert (last_run(build.index_dir)["outcome"], last_run(build.index_dir)["exit_code"]) == ("ClusterLost", 1)
+
+
 @pytest.mark.parametrize("victim", ["EmbedWorker", "FetchWorker"])
 def test_build_survives_the_death_of_a_worker(site, tmp_path, victim):
     site.block_after(6)
@@ -113,11 +141,17 @@ def test_resumed_build_tries_failed_pages_again_and_forgets_what_followed_from_t
 
 
 def test_interrupted_build_ends_with_130_and_says_that_the_same_command_resumes(site, tmp_path):
+    """Pages are held back by the site all the time: work under way is not waited for. Nothing is left running."""
     site.block_after(3)
     build = RunningBuild(site, tmp_path)
     build.wait_for(lambda: site.wait_blocked(0))
-    build.process.send_signal(signal.SIGTERM)
+    below = build.processes()
+    build.terminate()
+    code, _, err = build.end()
     site.unblock()
-    _, err = build.process.communicate(timeout=120)
-    assert build.process.returncode == 130
+    assert code == 130
     assert "the same command resumes" in err
+    assert (last_run(build.index_dir)["outcome"], last_run(build.index_dir)["exit_code"]) == ("interrupted", 130)
+    eventually(lambda: not any(map(is_running, below)), within_s=ORPHANS_S)
+    result = RunningBuild(site, tmp_path).result()
+    assert (result["resumed"], result["pages"]) == (True, PAGES)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from raydex.checkpoint import build_lock
 from raydex.errors import BuildLocked, ConfigError, NothingToIndex
 from tests.waiting import eventually
 
+ROOT = Path(__file__).parents[1]
 HOUR = 3600.0
 
 
@@ -191,3 +193,17 @@ def test_second_build_of_an_index_ends_with_6_and_names_pid_host_and_start_of_th
     assert note in capsys.readouterr().err
     assert [word in note for word in ("pid ", " on ", " since ")] == [True] * 3
     assert json.dumps(last_run(tmp_path / "docs")) == "{}"
+
+
+def test_schedule_whose_index_is_locked_reports_the_skipped_tick_and_ends_at_sigterm_with_130(tmp_path):
+    settings = ["--index", "docs", "--data-dir", str(tmp_path), "--model", "hash", "--every", "1h"]
+    command = [sys.executable, "build_index.py", "https://a.example/", *settings]
+    with build_lock(tmp_path / "docs"):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        said = iter(process.stderr)
+        assert next(line for line in said if "is being built by pid " in line)
+        assert next(line for line in said if "scheduled build skipped" in line)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 130

@@ -38,6 +38,7 @@ from raydex.checkpoint import Ledger
 from raydex.cluster import check_cluster
 from raydex.errors import EmbedError, RaydexError
 from raydex.records import Shard, StoredObject, stable_id
+from utils.files import is_disk_full
 
 Ref: TypeAlias = Any
 """ray.ObjectRef; Ray's own annotations cannot say what a task of ours returns."""
@@ -49,10 +50,13 @@ MOST_ACTOR_SLOTS = 0.5
 """Processors an embedder asks Ray for at most. It uses more; but a service on the same cluster must leave it room."""
 
 READER_SHARE = 0.25
-"""Of the processors, what a reader asks Ray for (at most one): on two, two readers run beside embedder and fetcher."""
+"""Of a node's processors, what a reader asks Ray for (at most one): on two, two run beside embedder and fetcher."""
 
 UNITS_PER_ACTOR = 2
 """Embed units given to an actor at a time: one in work, one waiting, so that it never idles."""
+
+SPREAD = "SPREAD"
+"""Ray would fill half of one node first; a cluster embeds with all, and a lost node must not take every actor."""
 
 MOST_FETCHERS, CALLS_PER_FETCHER = 4, 256
 
@@ -92,12 +96,8 @@ class Pipeline:
         self._suspects: deque[str] = deque()
         self._in_flight = InFlight()
         self._embeds = embeds
-        processors = _processors()
-        self._reader_slots = min(1.0, READER_SHARE * processors)
-        self._fetchers = [
-            FetchActor.options(num_cpus=FETCHER_SLOTS, max_concurrency=CALLS_PER_FETCHER).remote(context, access)
-            for _ in range(min(MOST_FETCHERS, max(1, processors // 2)))
-        ]
+        self._reader_slots = min(1.0, READER_SHARE * _smallest_node())
+        self._fetchers = start_fetchers(context, access)
         self._owners: dict[str, Any] = {}
         self.actors = start_actors(context) if embeds else []
         self._in_flight.loads.update(actor.ready.remote() for actor in self.actors)
@@ -226,8 +226,7 @@ class Pipeline:
                 load[number] += 1
         if self._suspects and not self._in_flight.suspects:
             unit_id = self._suspects.popleft()
-            alone = self.actors[0].embed_one_by_one.options(max_task_retries=0).remote(unit_id)
-            self._in_flight.suspects[alone] = unit_id
+            self._in_flight.suspects[self.actors[0].embed_one_by_one.remote(unit_id)] = unit_id
 
     def _embed_result(self, ref: Ref, unit_id: str) -> None:
         """Take a receipt; when the embedder died each time, let the unit be embedded chunk by chunk."""
@@ -253,7 +252,7 @@ class Pipeline:
 
 
 def result_of(ref: Ref) -> Any:
-    """Return what a task returned, or raise the error of ours that ended it, without Ray's wrapping.
+    """Return what a task returned, or raise what ended it without Ray's wrapping: an error of ours, or a full disk.
 
     ClusterLost when Ray is gone meanwhile.
     """
@@ -262,22 +261,41 @@ def result_of(ref: Ref) -> Any:
     try:
         return ray.get(ref)
     except RayTaskError as error:
-        if isinstance(error.cause, RaydexError):
+        if isinstance(error.cause, RaydexError) or (isinstance(error.cause, OSError) and is_disk_full(error.cause)):
             raise error.cause from error
         raise
 
 
+def start_fetchers(context: BuildContext, access: Access) -> list[Any]:
+    """Start the fetchers; together they take a quarter of the smallest node's slots at most."""
+    count = min(MOST_FETCHERS, max(1, _processors() // 2))
+    slots = min(FETCHER_SLOTS, _smallest_node() / (4 * count))
+    options = {"num_cpus": slots, "max_concurrency": CALLS_PER_FETCHER, "scheduling_strategy": SPREAD}
+    return [FetchActor.options(**options).remote(context, access) for _ in range(count)]
+
+
 def start_actors(context: BuildContext) -> list[Any]:
-    """Start the embedder pool: one actor for every two processors, unless set; together they take half the slots."""
+    """Start the embedder pool: one actor for every two processors, unless set.
+
+    Together they take half the slots of the smallest node: should it be the last one left, all fit there, a reader too.
+    """
     processors = _processors()
     actors = context.config.embed.actors or max(1, processors // 2)
-    slots = min(MOST_ACTOR_SLOTS, processors / (2 * actors))
+    slots = min(MOST_ACTOR_SLOTS, _smallest_node() / (2 * actors))
     threads = max(1, processors // actors)
-    return [EmbedActor.options(num_cpus=slots).remote(context, threads) for _ in range(actors)]
+    options = {"num_cpus": slots, "scheduling_strategy": SPREAD}
+    return [EmbedActor.options(**options).remote(context, threads) for _ in range(actors)]
 
 
 def unit_name(urls: Sequence[str]) -> str:
     return stable_id(*urls)[:16]
+
+
+def _smallest_node() -> float:
+    """Return the processors of the smallest node that has any."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    of_nodes = [node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]]
+    return min((count for count in of_nodes if count), default=1.0)
 
 
 def _processors() -> int:

@@ -218,6 +218,7 @@ class Build:
             outcome,
             message,
             seconds=self._seconds,
+            rate=embedding_rate(self._context.index_dir),
             resumed=self._resumed,
             manifest=manifest,
             **self._found,

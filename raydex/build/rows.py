@@ -64,6 +64,7 @@ def embed_unit(
         reused=len(chunks) - len(missing),
         tokens=sum(chunk.token_count for chunk in missing.values()),
         seconds=time.perf_counter() - started,
+        reused_tokens=sum(chunk.token_count for key, chunk in zip(keys, chunks, strict=True) if key not in missing),
     )
 
 
