@@ -31,6 +31,10 @@ PROBE_EVERY_S, PROBE_TIMEOUT_S = 1.0, 0.5
 GCS_PATIENCE_S, UNWIND_S = 20.0, 10.0
 """A cluster may start its GCS again; then a build has this long to end in order. After 60 s Ray ends it, silently."""
 
+WORKER_DEATHS_NOTICED = {"prestart_worker_first_driver": False, "worker_register_timeout_seconds": 30}
+"""Else ray.init() waits for a worker of each processor, for ever when one of them dies while it starts; and one that
+dies so later is missed after 60 s only."""
+
 OUR_CODE = tuple(str(Path(__file__).parents[1] / name) for name in ("raydex", "utils"))
 
 
@@ -146,6 +150,7 @@ def _start(processors: int | None) -> Any:
         log_to_driver=False,
         logging_level=logging.ERROR,
         _node_ip_address=LOOPBACK,
+        _system_config=WORKER_DEATHS_NOTICED,
     )
     if token_is_new and TOKEN_FILE.exists():
         TOKEN_FILE.chmod(0o600)  # Ray leaves it readable to everybody, and it lets its reader run code in the cluster

@@ -1,7 +1,6 @@
 """build_index.py in a process of its own, with a Ray cluster of its own or on one that runs."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -28,7 +27,17 @@ class RunningBuild:
 
     def __init__(self, site: DocSite, data_dir: Path, *more: str) -> None:
         self.index_dir = data_dir / "docs"
-        command = [sys.executable, "build_index.py", site.url, "--data-dir", str(data_dir), *SETTINGS, *more]
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "build_index.py",
+            site.url,
+            "--data-dir",
+            str(data_dir),
+            *SETTINGS,
+            *more,
+        ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -67,7 +76,7 @@ class RunningBuild:
         try:
             out, err = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
             raise AssertionError(f"not ended within {seconds:g} s: {self.process.communicate()[1]}") from error
         return self.process.returncode, out, err
 

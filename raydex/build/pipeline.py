@@ -25,6 +25,7 @@ from raydex.build.progress import BuildMetrics, Display, Status
 from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
 from raydex.build.workers import (
     FETCHER_SLOTS,
+    WORKER_DEATHS,
     Access,
     EmbedActor,
     FetchActor,
@@ -198,13 +199,13 @@ class Pipeline:
         return finished
 
     def _read_result(self, ref: Ref, unit: FetchUnit) -> list[CrawlReceipt]:
-        """Return the receipt; when the unit killed its reader, look for the page that does, one by one."""
+        """Return the receipt; when the unit killed its reader or fetcher, look for the page that does, one by one."""
         try:
             receipt: CrawlReceipt = result_of(ref)
         except ObjectLostError:  # the node with the bodies is gone; what was read of them is not asked for again
             self.crawl(unit)
             return []
-        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError, RayActorError) as error:
             if len(unit.visits) > 1:
                 for visit in unit.visits:
                     self.crawl(replace(unit, unit_id=unit_name((visit.url,)), visits=(visit,)))
@@ -226,7 +227,8 @@ class Pipeline:
                 load[number] += 1
         if self._suspects and not self._in_flight.suspects:
             unit_id = self._suspects.popleft()
-            self._in_flight.suspects[self.actors[0].embed_one_by_one.remote(unit_id)] = unit_id
+            alone = self.actors[0].embed_one_by_one.options(max_task_retries=WORKER_DEATHS)
+            self._in_flight.suspects[alone.remote(unit_id)] = unit_id
 
     def _embed_result(self, ref: Ref, unit_id: str) -> None:
         """Take a receipt; when the embedder died each time, let the unit be embedded chunk by chunk."""

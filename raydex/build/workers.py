@@ -159,5 +159,8 @@ class EmbedWorker:
 ALWAYS = -1
 """Actors start again on whatever node there is; it is the unit that is given up, when its actor dies each time."""
 
-EmbedActor: Any = ray.remote(max_restarts=ALWAYS, max_task_retries=WORKER_DEATHS)(EmbedWorker)
-FetchActor: Any = ray.remote(max_restarts=ALWAYS, max_task_retries=WORKER_DEATHS)(FetchWorker)
+ACTOR_TRIES = 30
+"""Ray counts each second for which it does not know yet that the node of an actor is gone (about 15 s) as a try."""
+
+EmbedActor: Any = ray.remote(max_restarts=ALWAYS, max_task_retries=ACTOR_TRIES)(EmbedWorker)
+FetchActor: Any = ray.remote(max_restarts=ALWAYS, max_task_retries=ACTOR_TRIES)(FetchWorker)
