@@ -23,6 +23,7 @@ SAMPLES = [
     errors.ArchiveRefused("docs.raydex", "objects/ab has checksum cd"),
     errors.BuildLocked("docs", "pid 1"),
     errors.StorageFull("checkpoints", 1, 2),
+    errors.ClusterLost("raylet", "/tmp/raylet"),
     errors.TooManyFailedPages(3, 4, 0.05, "timeout: 3", "report.json"),
     errors.NothingToIndex("docs", "http_404: 1", "report.json"),
     errors.IndexNotFound("docs", ("a", "b")),

@@ -68,6 +68,15 @@ def _rows(table: pa.Table) -> Iterator[tuple[str, str, str]]:
     yield from zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
 
 
+def saved_by(reused_tokens: int, before: Rate, *, tokens: int, tokens_per_s: float) -> tuple[float, str]:
+    """Return the seconds that reused vectors saved, at the speed of this build if it tells, else of an earlier one.
+
+    tokens, tokens_per_s: what this build embedded, and how fast.
+    """
+    rate = Rate(tokens_per_s=tokens_per_s, basis="measured in this build") if tokens >= TELLING_TOKENS else before
+    return round(reused_tokens / rate.tokens_per_s, 2), f"{rate.tokens_per_s:,.0f} tokens/s, {rate.basis}"
+
+
 def embedding_rate(index_dir: Path) -> Rate:
     """Return the speed of the newest build here that embedded enough to tell, any index of the data folder counts."""
     reports = sorted(index_dir.parent.glob("*/builds/*/report.json"), key=lambda path: path.parent.name, reverse=True)
