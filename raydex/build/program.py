@@ -192,7 +192,7 @@ class Build:
     def _plan(self, pipeline: Pipeline, units: dict[str, str]) -> BuildResult:
         self._status.stage = "planned"
         missing = pipeline.missing_vectors(tuple(units))
-        rate = embedding_rate(self._context.index_dir)
+        rate = embedding_rate(self._context.index_dir, self._context.embedder)
         self._found["plan"] = Plan(
             chunks_to_embed=missing.embedded,
             tokens_to_embed=missing.tokens,
@@ -267,7 +267,7 @@ class Build:
             outcome,
             message,
             seconds=self._seconds,
-            rate=embedding_rate(self._context.index_dir),
+            rate=embedding_rate(self._context.index_dir, self._context.embedder),
             resumed=self._resumed,
             manifest=manifest,
             **self._found,

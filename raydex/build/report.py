@@ -84,12 +84,14 @@ class BuildResult:
     """How a build ended. timings_s: wall seconds, and `busy_…` summed over all workers.
 
     seconds_saved: what embedding the reused chunks would have taken, at the speed that saved_basis names.
-    pages: by outcome. page_origins: of those read, see units.Fetched. page_changes: against the snapshot that was live.
+    embedder: its fingerprint. pages: by outcome. page_origins: of those read, see units.Fetched. page_changes: against
+    the snapshot that was live.
     """
 
     outcome: str
     message: str
     index: str
+    embedder: str
     build_id: str
     resumed: bool
     finished_at: str
@@ -147,6 +149,7 @@ class BuildResult:
             outcome=outcome,
             message=message,
             index=context.config.index,
+            embedder=context.embedder.fingerprint,
             build_id=context.build_id,
             resumed=resumed,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
