@@ -1,9 +1,7 @@
 """A real Ray cluster of two nodes that share a folder: one is killed in the middle of a build, which goes on."""
 
-import gc
 import os
 import signal
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,10 +28,6 @@ def nodes() -> Iterator[tuple[str, int]]:
         yield cluster.address, second.all_processes["raylet"][0].process.pid
     finally:
         cluster.shutdown()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves a socket open
-            del cluster, second
-            gc.collect()
 
 
 def actors_below(raylet: int) -> set[str]:
