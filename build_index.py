@@ -8,6 +8,9 @@ examples:
                                                       what the gate refused (exit 5), published with a reason
   python build_index.py --plan https://docs.example.org/guide/ --index guide     what a build would do and take
 
+  python build_index.py --sources sources.toml --index docs --data-dir s3://bucket/indexes
+                                                      an index on S3 (docs/storage.md), here and in all that follows
+
 looking after an index (docs/lifecycle.md):
   python build_index.py --list --index docs           snapshots, newest first; * is live
   python build_index.py --verify --index docs         every byte of the live snapshot (or name one), and its ancestors
@@ -39,6 +42,7 @@ from typing import Any
 from rich.console import Console
 
 from raydex.build import lifecycle
+from raydex.build.mirroring import run_mirrored
 from raydex.config import BuildConfig, add_flags, resolve
 from raydex.errors import ConfigError, FetchError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
 from raydex.records import Source
@@ -160,7 +164,9 @@ def run(options: argparse.Namespace) -> int:
     reason = (options.publish_anyway or "").strip()
     from raydex.build.program import run_build  # Ray takes a third of a second to import; looking after needs none
 
-    result = run_build(config, sources, fresh=options.fresh, plan=options.plan, publish_anyway=reason)
+    result = run_mirrored(
+        config, lambda here: run_build(here, sources, fresh=options.fresh, plan=options.plan, publish_anyway=reason)
+    )
     Console(stderr=True).print(result.table())
     print(result.json_line())
     return 0

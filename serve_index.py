@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from raydex.config import ServeConfig, add_flags, resolve, settings_of
 from raydex.errors import ConfigError, RaydexError, SnapshotNotFound
-from raydex.snapshot import current_id, index_names
+from raydex.snapshot import index_names
 from raydex.sources import load_document
+from raydex.storage.mirror import open_storage
 from utils.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -83,9 +84,10 @@ def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
 
 def _check_published(config: ServeConfig) -> None:
     """Raise when there is nothing to serve; an index that is missing beside others is reported, not refused."""
-    names = config.index or tuple(index_names(config.data_dir))
-    if not any(current_id(config.data_dir / name) for name in names):
-        raise SnapshotNotFound(str(config.data_dir / (names[0] if names else "docs")))
+    storage = open_storage(config.uri, config.folder)
+    published = storage.names() if storage else index_names(config.folder)
+    if not set(config.index or published) & set(published):
+        raise SnapshotNotFound(f"{config.data_dir}/{config.index[0] if config.index else 'docs'}")
 
 
 def _serve(config: ServeConfig) -> int:
