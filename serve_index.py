@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydex.config import ServeConfig, add_flags, resolve, settings_of
 from raydex.errors import ConfigError, RaydexError, SnapshotNotFound
-from raydex.snapshot import index_names
 from raydex.sources import load_document
-from raydex.storage.mirror import open_storage
 from utils.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -84,8 +82,9 @@ def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
 
 def _check_published(config: ServeConfig) -> None:
     """Raise when there is nothing to serve; an index that is missing beside others is reported, not refused."""
-    storage = open_storage(config.uri, config.folder)
-    published = storage.names() if storage else index_names(config.folder)
+    from raydex.serve.engine import published_names  # imports FAISS and more: not for --help or a wrong flag
+
+    published = published_names(config)
     if not set(config.index or published) & set(published):
         raise SnapshotNotFound(f"{config.data_dir}/{config.index[0] if config.index else 'docs'}")
 

@@ -6,8 +6,11 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import zstandard
 
 import build_index
 import serve_index
+from raydex.client import RaydexClient
 from raydex.config import BuildConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import BuildLocked, ConfigError, SnapshotNotFound, StorageError
@@ -26,9 +30,12 @@ from raydex.storage.mirror import Storage, open_storage
 from raydex.storage.remote import NEW, Remote
 from tests.builder import Builder
 from tests.docsite import DocSite, handbook, handbook_paths, question
+from tests.processes import free_port
 from tests.s3 import S3Server
 from tests.snapshots import make_snapshot
+from tests.waiting import eventually
 
+ROOT = Path(__file__).parents[1]
 PAGES = 8
 pytestmark = pytest.mark.timeout(300)
 
@@ -97,13 +104,16 @@ def sent(requests, method, part=""):
 
 TEXTS = {f"https://docs.example.org/{word}.html#{word}": f"all about {word}" for word in ("file", "date", "loop")}
 
+SECONDS = count()
+
 
 def published(machine, texts):
     """Publish a snapshot without a crawl; return its manifest."""
     storage = machine.storage()
     with storage.alone("docs") as lease:
         folder = storage.pull("docs", alone=True)
-        manifest = make_snapshot(folder, texts, HashEmbedder(), published=False)
+        now = datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=next(SECONDS))  # no two of one age
+        manifest = make_snapshot(folder, texts, HashEmbedder(), published=False, now=now)
         storage.push("docs", lease)
         storage.make_live("docs", manifest.snapshot_id, "published")
     return manifest
@@ -157,6 +167,57 @@ def test_index_on_s3_is_built_served_rebuilt_and_moved_between_machines(machine,
     assert not sent(s3.requests(), "GET", "/objects/")
     assert one.storage().current_id("docs") == second["snapshot_id"]
     assert server.engine().indexes["docs"].manifest.snapshot_id == second["snapshot_id"]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_build_that_was_killed_goes_on_in_its_mirror_and_its_lease_is_no_hindrance(machine, s3, site):
+    one = machine("one")
+    site.block_after(5)
+    settings = ["--index", "docs", "--data-dir", one.uri, "--work-dir", str(one.work_dir), "--model", "hash"]
+    command = [sys.executable, "build_index.py", site.url, *settings]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    eventually(lambda: site.wait_blocked(0) or process.poll() is not None, within_s=120)
+    process.kill()
+    assert process.communicate()[1].count(b"Traceback") == 0
+    site.unblock()
+    assert f"indexes/docs/{LEASE}" in s3.objects(s3.name)
+    code, line = one(site.url)
+    assert (code, line["resumed"]) == (0, True)
+    assert machine("server").engine().indexes["docs"].manifest.snapshot_id == line["snapshot_id"]
+
+
+@pytest.mark.cluster
+def test_service_on_s3_answers_over_http(machine, s3):
+    published(machine("builder"), TEXTS)
+    server, port = machine("server"), free_port()
+    settings = ["--data-dir", server.uri, "--work-dir", str(server.work_dir), "--port", str(port)]
+    command = [sys.executable, ROOT / "serve_index.py", *settings]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        assert any(line.startswith("try ") for line in process.stdout)
+        with RaydexClient(f"http://127.0.0.1:{port}") as client:
+            assert client.search("all about loop", k=1).results[0].content == "all about loop"
+        process.terminate()
+
+
+def test_service_starts_from_its_cache_while_s3_is_away_and_not_without_one(machine, s3, monkeypatch):
+    published(machine("builder"), TEXTS)
+    server = machine("server")
+    server.engine()
+
+    def away(self, name):
+        raise StorageError(f"{self.uri}/{name}", "read", "nobody answers", "Wait.")
+
+    for method in ("read", "stats"):
+        monkeypatch.setattr(Remote, method, away)
+    monkeypatch.setattr(Remote, "folders", lambda self: away(self, ""))
+    for names in ((), ("docs",)):
+        engine = Engine(ServeConfig(data_dir=server.uri, work_dir=server.work_dir, index=names))
+        assert first_hit(engine, "all about loop").chunk.text == "all about loop"
+        assert engine.published_id("docs") == engine.indexes["docs"].manifest.snapshot_id
+    assert isinstance(machine("empty").engine().reasons["docs"], StorageError)
 
 
 def test_damaged_file_in_the_cache_is_fetched_again(machine, s3):
@@ -295,6 +356,9 @@ def test_roll_back_during_a_publication_is_kept_in_the_journal(machine, s3, monk
 def test_collection_removes_objects_of_snapshots_that_go_and_no_others(machine, s3):
     one, two = machine("one"), machine("two")
     manifests = [published(one, {**TEXTS, f"https://docs.example.org/{n}.html": f"number {n}"}) for n in range(4)]
+    server = machine("server")
+    server.storage().pull("docs")
+    server.storage().pull_objects("docs", [m.snapshot_id for m in manifests])
     objects = {name for name in s3.objects(s3.name) if "/objects/" in name}
     _, told = two("--gc", "--keep-snapshots", "1", "--grace-s", "0", "--dry-run")
     assert {name for name in s3.objects(s3.name) if "/objects/" in name} == objects
@@ -309,7 +373,43 @@ def test_collection_removes_objects_of_snapshots_that_go_and_no_others(machine, 
     assert freed["objects"] == len(objects) - len(needed) > 0
     assert one("--list", "--json")[0] == 0
     assert {json.loads(line)["snapshot_id"] for line in one.stdout.splitlines()} == kept
-    assert not machine("server").engine().reasons
+    assert not server.engine().reasons
+    assert {path.name for path in (server.index_dir / "objects").iterdir()} == needed
+
+
+def test_roll_back_to_a_snapshot_that_is_collected_at_that_moment_wins(machine, s3, monkeypatch):
+    one, two = machine("one"), machine("two")
+    first, *_ = [published(one, {f"https://docs.example.org/{n}.html": f"number {n}"}) for n in range(4)]
+    delete, moved = Remote.delete, list[str]()
+
+    def overtaken(self, names):
+        names = list(names)
+        if not moved and any(name.endswith("manifest.json") for name in names):
+            moved.extend(names)
+            assert two("--rollback", first.snapshot_id)[0] == 0
+        delete(self, names)
+
+    monkeypatch.setattr(Remote, "delete", overtaken)
+    assert one("--gc", "--keep-snapshots", "1", "--grace-s", "0")[0] == 0
+    assert any(first.snapshot_id in name for name in moved)
+    assert first_hit(machine("server").engine(), "number 0").chunk.text == "number 0"
+    assert one("--verify")[0] == 0
+
+
+def test_roll_back_to_a_snapshot_that_has_just_been_collected_says_so(machine, s3, monkeypatch):
+    one, two = machine("one"), machine("two")
+    first, second = [published(one, {f"https://docs.example.org/{n}.html": f"number {n}"}) for n in range(2)]
+    write = Remote.write
+
+    def overtaken(self, name, data, **condition):
+        if name.endswith("CURRENT"):
+            self.delete([f"docs/snapshots/{first.snapshot_id}/manifest.json"])
+        return write(self, name, data, **condition)
+
+    monkeypatch.setattr(Remote, "write", overtaken)
+    assert two("--rollback")[0] == 1
+    assert first.snapshot_id in two.stderr
+    assert one.storage().current_id("docs") == second.snapshot_id
 
 
 def test_snapshot_is_diffed_exported_and_imported_from_s3(machine, s3, tmp_path):

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from pathlib import Path
 
 from raydex.build.forgetting import Forgotten, forget
 from raydex.build.garbage import Freed, choose, collect
@@ -20,10 +20,9 @@ from raydex.errors import GateRefused, NothingToIndex, RaydexError, SnapshotErro
 from raydex.snapshot import current_id, snapshot_ids
 from raydex.storage.lease import Lease
 from raydex.storage.mirror import Storage, open_storage
+from utils.files import make_folder
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 
 def run_mirrored(config: BuildConfig, build: Callable[[BuildConfig], BuildResult]) -> BuildResult:
@@ -35,8 +34,8 @@ def run_mirrored(config: BuildConfig, build: Callable[[BuildConfig], BuildResult
     if storage is None:
         return build(config)
     index = config.index
-    with storage.alone(index) as lease:
-        folder = storage.pull(index, alone=True)
+    with storage.alone(index) as lease, full_disk_named(made(storage.folder)):
+        storage.pull(index, alone=True)
         storage.pull_stores(index)
         _pull_live_for_build(storage, index)
         # a collection needs files of all snapshots, which are not here yet: it comes after the build, if at all
@@ -44,14 +43,19 @@ def run_mirrored(config: BuildConfig, build: Callable[[BuildConfig], BuildResult
         try:
             result = build(config.model_copy(update={"storage": aside}))
         except (GateRefused, NothingToIndex, TooManyFailedPages):
-            with full_disk_named(folder):
-                storage.push(index, lease)
+            storage.push(index, lease)
             raise
         if result.snapshot_id:
             storage.push(index, lease)
             storage.make_live(index, result.snapshot_id, "published")
             _collect_after_build(storage, config, lease)
     return result
+
+
+def made(folder: Path) -> Path:
+    """Return a folder that is there."""
+    make_folder(folder)
+    return folder
 
 
 def _pull_live_for_build(storage: Storage, index: str) -> None:

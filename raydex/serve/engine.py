@@ -27,7 +27,7 @@ from raydex.errors import (
 from raydex.records import Hit, Manifest, Section, StageTimes, Vectors
 from raydex.search import Searcher, merge_hits
 from raydex.snapshot import Snapshot, current_id, index_names, open_snapshot, read_manifest
-from raydex.storage.mirror import open_storage
+from raydex.storage.mirror import Storage, open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,21 @@ class OpenIndex:
         return self.manifest.embedder.model_id
 
 
+def published_names(config: ServeConfig) -> list[str]:
+    """Return the names of the published indexes; while their storage cannot be reached, of those fetched before."""
+    cached = index_names(config.folder)
+    storage = open_storage(config.uri, config.folder)
+    if storage is None:
+        return cached
+    try:
+        return storage.names()
+    except StorageError as error:
+        if not cached:
+            raise
+        logger.warning("only indexes in the cache are known reason=%s", error)
+        return cached
+
+
 class Engine:
     """names: every index asked for; indexes: those that are open; reasons: why the others are not."""
 
@@ -54,8 +69,7 @@ class Engine:
         self._embedders: dict[str, Embedder] = {}
         self._embedding = Lock()
         self._storage = open_storage(config.uri, config.folder)
-        published = self._storage.names() if self._storage and not config.index else index_names(config.folder)
-        self.names: tuple[str, ...] = tuple(dict.fromkeys(config.index or published))
+        self.names: tuple[str, ...] = tuple(dict.fromkeys(config.index or published_names(config)))
         self.indexes: dict[str, OpenIndex] = {}
         self.reasons: dict[str, SnapshotError | EmbedError | StorageError] = {}
         for name in self.names:
@@ -117,7 +131,7 @@ class Engine:
     def _open(self, name: str) -> OpenIndex:
         index_dir = self._config.folder / name
         if self._storage:
-            self._storage.pull_live(name)
+            self._fetch(self._storage, name)
         manifest = read_manifest(index_dir, current_id(index_dir))
         model = self._config.model or manifest.embedder.name
         snapshot = self._snapshot(index_dir, manifest, model)
@@ -125,6 +139,15 @@ class Engine:
         if model_id not in self._embedders:  # indexes of one model share it
             self._embedders[model_id] = load_embedder(model, threads=self._threads)
         return OpenIndex(name, manifest, Searcher(name, snapshot))
+
+    def _fetch(self, storage: Storage, name: str) -> None:
+        """Fetch the live snapshot; while the storage cannot be reached, the one fetched before will do."""
+        try:
+            storage.pull_live(name)
+        except StorageError as error:
+            if not current_id(self._config.folder / name):
+                raise
+            logger.warning("served from the cache index=%s reason=%s", name, error)
 
     def _snapshot(self, index_dir: Path, manifest: Manifest, model: str) -> Snapshot:
         """Open a snapshot, which reads every byte; what turns out damaged in a mirror is fetched again, once."""

@@ -42,7 +42,7 @@ def record_gauges(statuses: Sequence[IndexStatus], recorder: Recorder) -> None:
 
 def reason_text(error: Exception, config: ServeConfig) -> str:
     """Return an error as callers read it: indexes are named, the folder they lie in is not."""
-    return str(error).replace(f"{config.folder}/", "")
+    return str(error).replace(f"{config.folder}/", "").replace(f"{config.data_dir}/", "")
 
 
 def _record_build(index: str, build: LastBuild, recorder: Recorder) -> None:

@@ -26,7 +26,7 @@ from raydex.records import Manifest
 from raydex.snapshot import list_snapshots, manifest_digest, manifest_path, read_manifest
 from raydex.storage.lease import Lease, build_lease
 from raydex.storage.pages import LEAST_IN_USE, pull_pages, push_pages
-from raydex.storage.remote import NEW, Remote, Stat, at_once
+from raydex.storage.remote import NEW, Content, Remote, Stat, at_once
 from utils.files import exclusive_lock, make_folder, sha256_of, write_bytes
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,12 @@ class Storage:
         """
         folder = self.folder / index
         make_folder(folder)
+        before = _files(list_snapshots(folder))
         for area in ("snapshots", "builds"):
             self._pull_area(index, area, exact=alone and area == "snapshots")
+        if not (folder / "build.lock").exists():  # a cache; where builds are made, a collection knows more
+            for name in before.keys() - _files(list_snapshots(folder)).keys():
+                (folder / OBJECTS / name).unlink(missing_ok=True)
         for name in (JOURNAL, CURRENT):
             found = self.remote.read(f"{index}/{name}")
             if found:
@@ -177,16 +181,23 @@ class Storage:
                 continue
             live = f"{snapshot_id}\n".encode()
             if self.remote.write(f"{index}/{CURRENT}", live, expected=current.version if current else NEW):
+                self._refuse_a_collected_one(index, snapshot_id, current)
                 write_bytes(folder / JOURNAL, lines)
                 write_bytes(folder / CURRENT, live)
-                self._refuse_a_collected_one(index, snapshot_id, entry.before)
                 return
         raise StorageError(f"{self.uri}/{index}/{CURRENT}", "move", "others kept moving it", "Run the command again.")
 
-    def _refuse_a_collected_one(self, index: str, snapshot_id: str, before: str) -> None:
-        """A collection elsewhere may have taken the manifest since we looked; it looks at CURRENT after deleting."""
-        if self.remote.read(f"{index}/snapshots/{snapshot_id}/manifest.json") is None:
-            raise SnapshotNotFound(f"{self.uri}/{index}", f"{snapshot_id} any more; {before} was live before")
+    def _refuse_a_collected_one(self, index: str, snapshot_id: str, before: Content | None) -> None:
+        """Move CURRENT back if a collection elsewhere took the manifest since we looked.
+
+        That one looks at CURRENT after deleting: one of the two always sees the other.
+        """
+        if self.remote.read(f"{index}/snapshots/{snapshot_id}/manifest.json") is not None:
+            return
+        found = self.remote.read(f"{index}/{CURRENT}")
+        if before and found and found.data.decode(errors="replace").strip() == snapshot_id:
+            self.remote.write(f"{index}/{CURRENT}", before.data, expected=found.version)
+        raise SnapshotNotFound(f"{self.uri}/{index}", snapshot_id)
 
     def drop(self, index: str, snapshot_ids: Collection[str], *, grace_s: float, everything: bool = False) -> None:
         """Delete these snapshots, then what is gone here of vectors and page copies, then objects that none needs.
