@@ -13,15 +13,18 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 
 import build_index
 import serve_index
+from raydex.build import mirroring
+from raydex.checkpoint import VectorStore
 from raydex.client import RaydexClient
 from raydex.config import BuildConfig, ServeConfig
 from raydex.embed import HashEmbedder
-from raydex.errors import BuildLocked, ConfigError, SnapshotNotFound, StorageError
+from raydex.errors import BuildLocked, ConfigError, SnapshotCorrupt, SnapshotNotFound, StorageError
 from raydex.journal import moves
 from raydex.serve.engine import Engine
 from raydex.snapshot import list_snapshots
@@ -240,6 +243,41 @@ def test_object_that_is_damaged_on_s3_is_not_served(machine, s3):
     assert name.rpartition("/")[2][:12] in str(engine.reasons["docs"])
     code, _ = machine("other")("--verify")
     assert code == 1
+
+
+@pytest.mark.parametrize("damage", ["altered", "gone"])
+def test_object_that_is_damaged_on_s3_is_sent_again_by_the_next_build(machine, s3, damage):
+    published(machine("builder"), TEXTS)
+    name, size = next(item for item in s3.objects(s3.name).items() if "/objects/" in item[0])
+    if damage == "gone":
+        s3.client().delete_object(Bucket=s3.name, Key=name)
+    else:
+        s3.client().put_object(Bucket=s3.name, Key=name, Body=b"?" * size)
+    storage = machine("one").storage()
+    with storage.alone("docs") as lease:
+        folder = storage.pull("docs", alone=True)
+        with pytest.raises(SnapshotCorrupt, match=name):
+            storage.pull_objects("docs", [storage.current_id("docs")])
+        manifest = make_snapshot(folder, TEXTS, HashEmbedder(), published=False)
+        storage.push("docs", lease)
+        storage.make_live("docs", manifest.snapshot_id, "published")
+    assert first_hit(machine("server").engine(), "all about loop").chunk.text == "all about loop"
+
+
+def test_vectors_are_sent_while_a_build_runs(machine, s3, monkeypatch):
+    monkeypatch.setattr(mirroring, "SENT_EVERY_S", 0.01)
+    one = machine("one")
+    with mirroring.vectors_sent_meanwhile(one.storage(), "docs"):
+        store = VectorStore(one.index_dir / "vectors" / "f", dim=4)
+        store.add([bytes([1] * 32)], np.eye(1, 4, dtype=np.float32))
+        eventually(lambda: len(s3.objects(s3.name)) == 1, within_s=60)
+        store.add([bytes([2] * 32)], np.eye(1, 4, dtype=np.float32))
+        eventually(lambda: len(s3.objects(s3.name)) == 2, within_s=60)
+    two = machine("two")
+    two.storage().pull_stores("docs")
+    found = VectorStore(two.index_dir / "vectors" / "f", dim=4)
+    found.refresh()
+    assert len(found) == 2
 
 
 def test_second_builder_is_refused_and_told_who_builds(machine, s3, capsys):

@@ -1,11 +1,12 @@
 """Builds and looking after, for an index under a URI: fetch what is needed, work in the mirror, send what came of it.
 
-    with mirrored_build(config) as mirrored: mirrored.publish(run_build(mirrored.config, …))
+    run_mirrored(config, lambda here: run_build(here, sources)) → BuildResult
 
 The work itself knows nothing of it: it sees a folder. Nothing here needs Ray.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,11 +17,14 @@ from raydex.build.garbage import Freed, choose, collect
 from raydex.build.report import BuildResult
 from raydex.checkpoint import build_lock, full_disk_named
 from raydex.config import BuildConfig
-from raydex.errors import GateRefused, NothingToIndex, RaydexError, SnapshotError, TooManyFailedPages
+from raydex.errors import GateRefused, NothingToIndex, RaydexError, SnapshotError, StorageError, TooManyFailedPages
 from raydex.snapshot import current_id, snapshot_ids
 from raydex.storage.lease import Lease
 from raydex.storage.mirror import Storage, open_storage
 from utils.files import make_folder
+
+SENT_EVERY_S = 300.0
+"""Vectors go to the storage while a build runs: what a lost machine costs at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,8 @@ def run_mirrored(config: BuildConfig, build: Callable[[BuildConfig], BuildResult
         # a collection needs files of all snapshots, which are not here yet: it comes after the build, if at all
         aside = config.storage.model_copy(update={"keep_snapshots": 0})
         try:
-            result = build(config.model_copy(update={"storage": aside}))
+            with vectors_sent_meanwhile(storage, index):
+                result = build(config.model_copy(update={"storage": aside}))
         except (GateRefused, NothingToIndex, TooManyFailedPages):
             storage.push(index, lease)
             raise
@@ -50,6 +55,31 @@ def run_mirrored(config: BuildConfig, build: Callable[[BuildConfig], BuildResult
             storage.make_live(index, result.snapshot_id, "published")
             _collect_after_build(storage, config, lease)
     return result
+
+
+@contextmanager
+def vectors_sent_meanwhile(storage: Storage, index: str) -> Iterator[None]:
+    """Send new vectors every few minutes and at any end: a machine may be taken away, and its disk with it."""
+    stop = threading.Event()
+
+    def send() -> None:
+        try:
+            storage.push_vectors(index)
+        except (StorageError, OSError) as error:  # another try follows; the build itself needs no storage
+            logger.warning("vectors not sent index=%s reason=%s", index, error)
+
+    def keep_sending() -> None:
+        while not stop.wait(SENT_EVERY_S):
+            send()
+
+    sender = threading.Thread(target=keep_sending, name="raydex-vectors", daemon=True)
+    sender.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        sender.join()
+        send()
 
 
 def made(folder: Path) -> Path:

@@ -57,6 +57,7 @@ class Storage:
 
     def __init__(self, remote: Remote, folder: Path) -> None:
         self.remote, self.folder = remote, folder.resolve()
+        self._damaged: set[str] = set()  # objects that turned out not to be what their name says; sent again
 
     @property
     def uri(self) -> str:
@@ -127,12 +128,20 @@ class Storage:
             for file in shard.objects.values()
         }
 
+        damaged: dict[str, SnapshotCorrupt] = {}
+
         def fetch(name: str) -> None:
             path = objects / name
-            if anew or not _is_here(path, wanted[name], checked=checked):
-                self._fetch(f"{index}/{OBJECTS}/{name}", path, sha256=name)
+            try:
+                if anew or not _is_here(path, wanted[name], checked=checked):
+                    self._fetch(f"{index}/{OBJECTS}/{name}", path, sha256=name)
+            except SnapshotCorrupt as error:
+                damaged[name] = error
 
         at_once(fetch, wanted)
+        self._damaged |= damaged.keys()
+        if damaged:
+            raise damaged[min(damaged)]
 
     def pull_stores(self, index: str) -> None:
         """Fetch what a build pays only once for: vectors, and the copies of pages."""
@@ -151,14 +160,19 @@ class Storage:
         there = self.remote.stats(f"{index}/snapshots")
         fresh = [m for m in list_snapshots(folder) if f"{index}/snapshots/{m.snapshot_id}/manifest.json" not in there]
         sizes = self.object_sizes(index) if fresh else {}
-        missing = [name for name, size in _files(fresh).items() if sizes.get(name) != size]
+        wanted = _files(fresh)
+        missing = [name for name, size in wanted.items() if sizes.get(name) != size or name in self._damaged]
         at_once(lambda name: self.remote.upload(folder / OBJECTS / name, f"{index}/{OBJECTS}/{name}"), missing)
-        self._push_area(index, "vectors")
+        self.push_vectors(index)
         self._push_pages(index, LEAST_IN_USE)
         self._push_area(index, "builds")
         lease.confirm()
         self._push_area(index, "snapshots")
         logger.info("pushed index=%s snapshots=%d objects=%d", index, len(fresh), len(missing))
+
+    def push_vectors(self, index: str) -> None:
+        """Add the vectors that are new here; a build may be running."""
+        self._push_area(index, "vectors")
 
     def make_live(self, index: str, snapshot_id: str, event: str) -> None:
         """Move CURRENT to a snapshot that has been pushed, and say so in the journal, here and there.
@@ -280,8 +294,11 @@ class Storage:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".fetched.")
         os.close(descriptor)
         try:
-            self.remote.download(name, Path(temporary))
-            if sha256 and (found := sha256_of(Path(temporary))) != sha256:
+            is_there = self.remote.download(name, Path(temporary))
+            if not is_there and not sha256:
+                raise StorageError(f"{self.uri}/{name}", "read", "it has just been deleted", "Run the command again.")
+            found = sha256_of(Path(temporary)) if is_there else "no file"
+            if sha256 and found != sha256:
                 raise SnapshotCorrupt(f"{self.uri}/{name}", sha256, found)
             Path(temporary).chmod(0o644)
             Path(temporary).rename(path)

@@ -97,7 +97,8 @@ def _unpack(remote: Remote, index: str, pages_dir: Path, lines: Mapping[str, _Li
 
     def unpack(pack: str) -> None:
         with tempfile.NamedTemporaryFile(dir=pages_dir, prefix=".pack.") as file:
-            remote.download(f"{index}/{PACKS}/{pack}", Path(file.name))
+            if not remote.download(f"{index}/{PACKS}/{pack}", Path(file.name)):
+                return  # these pages are fetched from the site again
             for path, head, part in wanted[pack]:
                 file.seek(part.start)
                 write_bytes(path, head + file.read(part.size), durable=False)

@@ -116,10 +116,14 @@ class Remote:
                 return []
         return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "directory")
 
-    def download(self, name: str, path: Path) -> None:
-        """Copy an object into a file; raises StorageError when it is not there."""
+    def download(self, name: str, path: Path) -> bool:
+        """Copy an object into a file; False when it is not there."""
         with self._named("read", name):
-            self._fs.get_file(self._path(name), str(path))
+            try:
+                self._fs.get_file(self._path(name), str(path))
+            except FileNotFoundError:
+                return False
+        return True
 
     def upload(self, path: Path, name: str) -> None:
         with self._named("write", name):
