@@ -9,6 +9,8 @@ examples:
   python build_index.py --plan https://docs.example.org/guide/ --index guide     what a build would do and take
 
   python build_index.py --sources sources.toml --index docs --every 6h     again and again (docs/schedule.md)
+  python build_index.py --sources sources.toml --index docs --data-dir s3://bucket/indexes
+                                                      an index on S3 (docs/storage.md), here and in all that follows
 
 looking after an index (docs/lifecycle.md):
   python build_index.py --list --index docs           snapshots, newest first; * is live
@@ -42,6 +44,7 @@ from typing import Any
 from rich.console import Console
 
 from raydex.build import lifecycle
+from raydex.build.mirroring import run_mirrored
 from raydex.build.runs import recorded
 from raydex.build.schedule import DEFAULT_JITTER, keep_building
 from raydex.config import BuildConfig, add_flags, resolve
@@ -185,18 +188,19 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         raise ConfigError("--publish-anyway: say why; the reason is kept in the manifest")
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
-    index_dir = config.data_dir / config.index
+    index_dir = config.folder / config.index
     if options.every:
         return keep_building(arguments, index_dir, every=options.every, jitter=options.jitter)
     from raydex.build.program import run_build  # Ray takes a third of a second to import; looking after needs none
 
     reason = (options.publish_anyway or "").strip()
     if options.plan:
-        result = run_build(config, sources, fresh=options.fresh, plan=True)
+        result = run_mirrored(config, lambda here: run_build(here, sources, fresh=options.fresh, plan=True))
     else:
         with recorded(index_dir, exit_code) as recording:
-            result = run_build(config, sources, fresh=options.fresh, publish_anyway=reason)
-            recording.result = result
+            result = recording.result = run_mirrored(
+                config, lambda here: run_build(here, sources, fresh=options.fresh, publish_anyway=reason)
+            )
     Console(stderr=True).print(result.table())
     print(result.json_line())
     return 0

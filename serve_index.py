@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from raydex.config import ServeConfig, add_flags, resolve, settings_of
 from raydex.errors import ConfigError, RaydexError, SnapshotNotFound
-from raydex.snapshot import current_id, index_names
 from raydex.sources import load_document
 from utils.logs import configure_logging
 
@@ -83,9 +82,11 @@ def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
 
 def _check_published(config: ServeConfig) -> None:
     """Raise when there is nothing to serve; an index that is missing beside others is reported, not refused."""
-    names = config.index or tuple(index_names(config.data_dir))
-    if not any(current_id(config.data_dir / name) for name in names):
-        raise SnapshotNotFound(str(config.data_dir / (names[0] if names else "docs")))
+    from raydex.serve.engine import published_names  # imports FAISS and more: not for --help or a wrong flag
+
+    published = published_names(config)
+    if not set(config.index or published) & set(published):
+        raise SnapshotNotFound(f"{config.data_dir}/{config.index[0] if config.index else 'docs'}")
 
 
 def _serve(config: ServeConfig) -> int:

@@ -6,13 +6,15 @@ RAYDEX_CRAWL__DELAY_S=1 python build_index.py https://docs.example.org/ --max-pa
 """
 
 import argparse
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsError
 
@@ -204,7 +206,41 @@ class StorageConfig(Settings):
     )
 
 
-class BuildConfig(Settings):
+def _folder_or_uri(value: Any) -> Any:
+    """Take `scheme://…` as it is (a Path would swallow a slash), and all else as a path."""
+    return value.rstrip("/") if isinstance(value, str) and "://" in value else Path(value)
+
+
+class IndexesConfig(Settings):
+    """Where the indexes are."""
+
+    data_dir: Annotated[Path | str, BeforeValidator(_folder_or_uri)] = Field(
+        Path("checkpoints"),
+        description="Folder of all indexes, or its URI, such as s3://bucket/prefix (docs/storage.md).",
+    )
+    work_dir: Path = Field(
+        Path(),
+        description="Folder on this machine that mirrors a --data-dir which is a URI; without it, one in the "
+        "user's cache.",
+    )
+
+    @property
+    def uri(self) -> str:
+        """data_dir when it is a URI, else ""."""
+        return self.data_dir if isinstance(self.data_dir, str) else ""
+
+    @property
+    def folder(self) -> Path:
+        """The indexes on this machine: data_dir itself, or what mirrors the URI."""
+        if isinstance(self.data_dir, Path):
+            return self.data_dir
+        if self.work_dir != Path():
+            return self.work_dir
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache / "raydex" / hashlib.sha256(self.data_dir.encode()).hexdigest()[:16]
+
+
+class BuildConfig(IndexesConfig):
     """Settings of build_index.py."""
 
     index: str = Field(
@@ -212,7 +248,6 @@ class BuildConfig(Settings):
         pattern=INDEX_NAME + "|^$",
         description="Name of the index (lower case); without it, the first host.",
     )
-    data_dir: Path = Field(Path("checkpoints"), description="Folder of all indexes.")
     ray_address: str = Field("", description="Address of an existing Ray cluster; without it, a local one is started.")
     shards: int = Field(
         0,
@@ -228,13 +263,12 @@ class BuildConfig(Settings):
     storage: StorageConfig = StorageConfig()
 
 
-class ServeConfig(Settings):
+class ServeConfig(IndexesConfig):
     """Settings of serve_index.py."""
 
     index: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Indexes to serve (repeat the flag); without it, all that are published."
     )
-    data_dir: Path = Field(Path("checkpoints"), description="Folder of all indexes.")
     host: str = Field("127.0.0.1", description="Address to listen on. There is no access control yet: keep it private.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     ray_address: str = Field("", description="Address of an existing Ray cluster; without it, a local one is started.")
@@ -281,6 +315,8 @@ class Setting:
     def type_name(self) -> str:
         if get_origin(self.info.annotation) is Literal:
             return ", ".join(get_args(self.info.annotation))
+        if isinstance(self.info.annotation, UnionType):
+            return "path or URI"
         kind = get_args(self.info.annotation)[0] if self.is_list else self.info.annotation
         return {str: "text", int: "number", float: "number", bool: "yes/no", Path: "path"}[cast(type, kind)]
 
@@ -295,7 +331,7 @@ class Setting:
             return ",".join(default) or "none"
         if self.is_switch:
             return "yes" if default else "no"
-        return str(default) if default != "" else "none"
+        return str(default) if default not in ("", Path()) else "none"
 
 
 def settings_of(table: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[Setting]:

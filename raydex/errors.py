@@ -13,6 +13,7 @@
     │   ├── GateRefused          the new snapshot is worse than its parent
     │   └── ArchiveRefused       a file to import is damaged, or not what an export writes
     ├── BuildLocked              another build of this index is running
+    ├── StorageError             where the indexes are kept (a URI) cannot be reached, read or written
     ├── StorageFull              the disk is full, or too small for the build
     ├── ClusterLost              Ray is gone under a running build
     ├── TooManyFailedPages       the failed share of pages is above the limit
@@ -167,6 +168,17 @@ class BuildLocked(RaydexError):
 
     def __str__(self) -> str:
         return f"index {self.index!r} is being built by {self.holder}. Wait for it, or stop it."
+
+
+class StorageError(RaydexError):
+    """Where the indexes are kept (a URI) cannot be reached, read or written. action: `read`, `write`, …"""
+
+    def __init__(self, uri: str, action: str, reason: str, remedy: str) -> None:
+        super().__init__(uri, action, reason, remedy)
+        self.uri, self.action, self.reason, self.remedy = uri, action, reason, remedy
+
+    def __str__(self) -> str:
+        return f"{self.uri}: cannot {self.action}: {self.reason}. {self.remedy}"
 
 
 class StorageFull(RaydexError):

@@ -342,17 +342,21 @@ def passed_gate(manifest: Manifest) -> bool:
     return bool(manifest.gate) and all(result.startswith("passed") for result in manifest.gate.values())
 
 
-def check_quickly(index_dir: Path, snapshot_id: str) -> Manifest:
+def check_quickly(index_dir: Path, snapshot_id: str, *, sizes: Mapping[str, int] | None = None) -> Manifest:
     """Return the manifest if it is sound and every file is there in its full length; no file is read.
 
-    Raises SnapshotNotFound, SnapshotCorrupt or SnapshotIncompatible.
+    sizes: name → length, of files that lie elsewhere. Raises SnapshotNotFound, SnapshotCorrupt or SnapshotIncompatible.
     """
     manifest = read_manifest(index_dir, snapshot_id)
     for problem in _inconsistencies(index_dir, manifest):
         raise problem
     for shard in manifest.shards:
         for file in shard.objects.values():
-            check_object(index_dir / "objects" / file.sha256, file, verify=False)
+            if sizes is None:
+                check_object(index_dir / "objects" / file.sha256, file, verify=False)
+            elif (found := sizes.get(file.sha256)) != file.bytes:
+                finding = "no file" if found is None else f"{found} bytes"
+                raise SnapshotCorrupt(f"objects/{file.sha256}", f"{file.bytes} bytes", finding)
     return manifest
 
 

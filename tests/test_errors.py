@@ -22,6 +22,7 @@ SAMPLES = [
     errors.GateRefused("s1", ("checksums: …",), "report.json", is_damaged=True),
     errors.ArchiveRefused("docs.raydex", "objects/ab has checksum cd"),
     errors.BuildLocked("docs", "pid 1"),
+    errors.StorageError("s3://bucket/docs/CURRENT", "read", "there is no bucket", "Create it."),
     errors.StorageFull("checkpoints", 1, 2),
     errors.ClusterLost("raylet", "/tmp/raylet"),
     errors.TooManyFailedPages(3, 4, 0.05, "timeout: 3", "report.json"),

@@ -22,13 +22,14 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "snapshot": WORDS | {"shard", "lexical", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
+    "storage": WORDS | {"snapshot", "journal"},
     "search": WORDS | {"ann", "embed", "shard", "lexical", "snapshot"},
     "interop": WORDS | {"client", "snapshot", "embed"},
     "observe": WORDS | {"client", "evaluate"},
     "build": WORDS
     | STAGES - {"answer", "client"}
-    | {"ann", "snapshot", "journal", "checkpoint", "cluster", "search", "interop"},
-    "serve": WORDS | {"cluster", "embed", "snapshot", "search", "answer", "observe", "evaluate"},
+    | {"ann", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
+    "serve": WORDS | {"cluster", "embed", "snapshot", "storage", "search", "answer", "observe", "evaluate"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},
@@ -44,6 +45,9 @@ ONLY_IN = {
     "onnxruntime": {"embed"},
     "httpx": {"crawl", "client", "answer"},
     "httpcore": {"crawl"},
+    "fsspec": {"storage"},
+    "s3fs": {"storage"},
+    "botocore": {"storage"},
 }
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 80
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +24,8 @@ from raydex.build.diffing import Change, differences
 from raydex.build.exchange import Moved, archived_index, export_snapshot, import_snapshot
 from raydex.build.forgetting import forget
 from raydex.build.garbage import collect
-from raydex.build.lineage import chain_of, predecessor, roll_back, roll_forward
+from raydex.build.lineage import Move, chain_of, predecessor, roll_back, roll_forward, successor
+from raydex.build.mirroring import collect_mirrored, forget_mirrored, held
 from raydex.checkpoint import build_lock, full_disk_named
 from raydex.config import BuildConfig
 from raydex.errors import ConfigError, SnapshotNotFound
@@ -37,6 +39,7 @@ from raydex.snapshot import (
     snapshot_bytes,
     verify,
 )
+from raydex.storage.mirror import Storage, open_storage
 
 SHOWN = 20
 """Changes of each sort that --diff names; --json names all."""
@@ -50,26 +53,46 @@ def asked(options: argparse.Namespace) -> bool:
 
 def look_after(options: argparse.Namespace, config: BuildConfig) -> int:
     """Do the command that was given, and return the exit code."""
+    storage = open_storage(config.uri, config.folder)
     if options.import_ is not None:
-        return _import(options, config)
-    folder = index_dir(config)
+        return _import(options, config, storage)
+    place = _place(config, storage)
     if options.list:
-        return _list(options, folder)
+        return _list(options, place)
     if options.gc:
-        return _collect(options, config, folder)
+        return _collect(options, config, place)
     name = next(name for name in COMMANDS if getattr(options, name) is not None)
-    return COMMANDS[name](options, folder)
+    return COMMANDS[name](options, place)
 
 
-def index_dir(config: BuildConfig) -> Path:
-    """Return the folder of the index asked for, or of the only one there is; ConfigError, SnapshotNotFound."""
-    names = index_names(config.data_dir)
+class Place(NamedTuple):
+    """An index: its folder, and where that is mirrored from, if it is."""
+
+    folder: Path
+    storage: Storage | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def fetch(self, *snapshot_ids: str, checked: bool = False) -> None:
+        """Have the files of these snapshots here."""
+        if self.storage:
+            self.storage.pull_objects(self.name, snapshot_ids, checked=checked)
+
+
+def _place(config: BuildConfig, storage: Storage | None) -> Place:
+    """Return the index asked for, or the only one there is, its head mirrored; ConfigError, SnapshotNotFound."""
+    names = storage.names() if storage else index_names(config.folder)
     if not config.index and len(names) != 1:
         raise ConfigError(f"name one with --index; published in {config.data_dir}: {', '.join(names) or 'none'}")
-    folder = config.data_dir / (config.index or names[0])
+    name = config.index or names[0]
+    if storage and name not in names:
+        raise SnapshotNotFound(f"{storage.uri}/{name}")
+    folder = storage.pull(name) if storage else config.folder / name
     if not folder.is_dir():
         raise SnapshotNotFound(str(folder))
-    return folder
+    return Place(folder, storage)
 
 
 def _tell(line: str, **facts: object) -> int:
@@ -80,7 +103,8 @@ def _tell(line: str, **facts: object) -> int:
     return 0
 
 
-def _list(options: argparse.Namespace, folder: Path) -> int:
+def _list(options: argparse.Namespace, place: Place) -> int:
+    folder = place.folder
     if options.json:
         live, days = current_id(folder), _live_times(folder)
         for manifest in list_snapshots(folder):
@@ -148,9 +172,12 @@ def _live_times(folder: Path) -> dict[str, list[str]]:
     return lived
 
 
-def _verify(options: argparse.Namespace, folder: Path) -> int:
+def _verify(options: argparse.Namespace, place: Place) -> int:
     """Read every byte of a snapshot (the live one unless named), and the manifests of its ancestors."""
+    folder = place.folder
     name = options.verify or current_id(folder)
+    if place.storage:
+        place.storage.pull_objects(place.name, [name], anew=True)
     problems, chain = verify(folder, name), chain_of(folder, name)
     problems += [problem for problem in chain.problems if problem not in problems]
     if problems:
@@ -160,12 +187,14 @@ def _verify(options: argparse.Namespace, folder: Path) -> int:
     return _tell(f"{name}: every file matches its checksum; {manifests}")
 
 
-def _diff(options: argparse.Namespace, folder: Path) -> int:
+def _diff(options: argparse.Namespace, place: Place) -> int:
     """Compare two snapshots; without names the parent of the live one and the live one, with one that and the live."""
     if len(options.diff) > 2:
         raise ConfigError(f"--diff takes two snapshots at most, found {len(options.diff)}")
+    folder = place.folder
     after = options.diff[1] if len(options.diff) == 2 else current_id(folder)
     before = options.diff[0] if options.diff else predecessor(folder)
+    place.fetch(before, after)
     counts: Counter[tuple[str, str]] = Counter()
     found = differences(folder, read_manifest(folder, before), read_manifest(folder, after))
     for change in _printed(found, counts, everything=options.json):
@@ -192,44 +221,61 @@ def _printed(found: Iterable[Change], counts: Counter[tuple[str, str]], *, every
             yield f"{_SIGNS[change.change]} … more {change.kind}s {change.change}; --json names them all"
 
 
-def _roll_back(options: argparse.Namespace, folder: Path) -> int:
-    return _moved(folder, lambda: roll_back(folder, options.rollback, full=options.full))
+def _roll_back(options: argparse.Namespace, place: Place) -> int:
+    return _moved(place, roll_back, "rolled_back", options.rollback, full=options.full)
 
 
-def _roll_forward(options: argparse.Namespace, folder: Path) -> int:
-    return _moved(folder, lambda: roll_forward(folder, options.rollforward, full=options.full))
+def _roll_forward(options: argparse.Namespace, place: Place) -> int:
+    return _moved(place, roll_forward, "rolled_forward", options.rollforward, full=options.full)
 
 
-def _moved(folder: Path, move: Callable[[], str]) -> int:
-    before = current_id(folder)
-    now = move()
-    line = f"{folder.name}: {now} is live (was {before}); restart the service to serve it"
+def _moved(place: Place, move: Move, event: str, wanted: str, *, full: bool) -> int:
+    before = current_id(place.folder)
+    if place.storage and full:
+        place.fetch(wanted or (predecessor if move is roll_back else successor)(place.folder), checked=True)
+    sizes = place.storage.object_sizes(place.name) if place.storage and not full else None
+    now = move(place.folder, wanted, full=full, sizes=sizes)
+    if place.storage:
+        place.storage.make_live(place.name, now, event)
+    line = f"{place.name}: {now} is live (was {before}); restart the service to serve it"
     return _tell(line, snapshot_id=now, before=before)
 
 
-def _collect(options: argparse.Namespace, config: BuildConfig, folder: Path) -> int:
-    storage = config.storage
-    if not storage.keep_snapshots:
+def _collect(options: argparse.Namespace, config: BuildConfig, place: Place) -> int:
+    rules = config.storage
+    if not rules.keep_snapshots:
         raise ConfigError("--gc needs --keep-snapshots of 1 or more")
-    with _alone(folder):
-        freed = collect(folder, storage.keep_snapshots, grace_s=storage.grace_s, dry_run=options.dry_run)
-    return _tell(freed.told(folder.name), **asdict(freed))
+    with held(place.storage, place.name) as lease:
+        if place.storage and lease:
+            freed = collect_mirrored(place.storage, place.name, config, lease, dry_run=options.dry_run)
+        else:
+            with _alone(place.folder):
+                freed = collect(place.folder, rules.keep_snapshots, grace_s=rules.grace_s, dry_run=options.dry_run)
+    return _tell(freed.told(place.name), **asdict(freed))
 
 
-def _export(options: argparse.Namespace, folder: Path) -> int:
+def _export(options: argparse.Namespace, place: Place) -> int:
+    folder = place.folder
     name = options.snapshot or current_id(folder)
     if not name:
         raise SnapshotNotFound(str(folder))
+    place.fetch(name, checked=True)
     with full_disk_named(options.export.resolve().parent):
         moved = export_snapshot(folder, name, options.export)
     return _tell(_told(moved, f"{moved.snapshot_id} exported to {options.export}"), **asdict(moved))
 
 
-def _import(options: argparse.Namespace, config: BuildConfig) -> int:
+def _import(options: argparse.Namespace, config: BuildConfig, storage: Storage | None) -> int:
     file: Path = options.import_
-    folder = config.data_dir / (config.index or archived_index(file))
-    with _alone(folder):
-        moved = import_snapshot(folder, file, live=options.publish)
+    folder = config.folder / (config.index or archived_index(file))
+    with held(storage, folder.name) as lease:
+        before = current_id(folder)
+        with _alone(folder):
+            moved = import_snapshot(folder, file, live=options.publish)
+        if storage and lease:
+            storage.push(folder.name, lease)
+            if moved.live and (options.publish or not before):
+                storage.make_live(folder.name, moved.snapshot_id, "imported")
     state = "live" if moved.live else "not live: see --list, --diff and --rollforward"
     return _tell(_told(moved, f"{moved.snapshot_id} imported from {file}, {state}"), **asdict(moved))
 
@@ -245,11 +291,16 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _forget(options: argparse.Namespace, folder: Path) -> int:
-    return _tell(forget(folder, options.forget).told(folder.name))
+def _forget(options: argparse.Namespace, place: Place) -> int:
+    with held(place.storage, place.name) as lease:
+        if place.storage and lease:
+            forgotten = forget_mirrored(place.storage, place.name, options.forget, lease)
+        else:
+            forgotten = forget(place.folder, options.forget)
+    return _tell(forgotten.told(place.name))
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace, Path], int]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace, Place], int]] = {
     "verify": _verify,
     "diff": _diff,
     "rollback": _roll_back,

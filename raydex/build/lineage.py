@@ -5,9 +5,10 @@ CURRENT + journal   → roll_back, roll_forward → the snapshot that is live no
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from raydex.errors import GateRefused, SnapshotCorrupt, SnapshotError, SnapshotNotFound
 from raydex.journal import entries, moves, published_ids
@@ -26,6 +27,14 @@ from raydex.snapshot import (
 
 _Witnesses = dict[str, list[tuple[str, str]]]
 """snapshot_id → who has seen its manifest, and with which digest."""
+
+
+class Move(Protocol):
+    """roll_back or roll_forward."""
+
+    def __call__(
+        self, index_dir: Path, snapshot_id: str = "", *, full: bool = False, sizes: Mapping[str, int] | None = None
+    ) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,26 +93,30 @@ def proven(index_dir: Path) -> list[Manifest]:
     return [m for m in list_snapshots(index_dir) if passed_gate(m) or m.snapshot_id in lived]
 
 
-def roll_back(index_dir: Path, snapshot_id: str = "", *, full: bool = False) -> str:
+def roll_back(
+    index_dir: Path, snapshot_id: str = "", *, full: bool = False, sizes: Mapping[str, int] | None = None
+) -> str:
     """Make an older (or any other) snapshot the live one and return its id; nothing is rebuilt.
 
     Without an id: the live one's parent, or the newest older snapshot that is proven if the parent is gone. The target
     is checked first, by the lengths of its files and the digest of its manifest, or (full) by every byte;
     SnapshotNotFound, SnapshotCorrupt, SnapshotIncompatible and, for one that its gate refused and that never was live,
-    GateRefused leave CURRENT as it is.
+    GateRefused leave CURRENT as it is. sizes: the length of each object, where these lie elsewhere.
     """
     with publishing(index_dir):
-        return _move(index_dir, snapshot_id or predecessor(index_dir), "rolled_back", full=full)
+        return _move(index_dir, snapshot_id or predecessor(index_dir), "rolled_back", full=full, sizes=sizes)
 
 
-def roll_forward(index_dir: Path, snapshot_id: str = "", *, full: bool = False) -> str:
+def roll_forward(
+    index_dir: Path, snapshot_id: str = "", *, full: bool = False, sizes: Mapping[str, int] | None = None
+) -> str:
     """Take a roll back back. Without an id: the snapshot that was left last, else the newest child; raises as above."""
     with publishing(index_dir):
-        return _move(index_dir, snapshot_id or successor(index_dir), "rolled_forward", full=full)
+        return _move(index_dir, snapshot_id or successor(index_dir), "rolled_forward", full=full, sizes=sizes)
 
 
-def _move(index_dir: Path, target: str, event: str, *, full: bool) -> str:
-    manifest = check_quickly(index_dir, target)
+def _move(index_dir: Path, target: str, event: str, *, full: bool, sizes: Mapping[str, int] | None) -> str:
+    manifest = check_quickly(index_dir, target, sizes=sizes)
     for problem in _contradictions(index_dir, target, _witnesses(index_dir)):
         raise problem
     refused = [f"{check}: {found}" for check, found in manifest.gate.items() if not found.startswith("passed")]

@@ -67,7 +67,7 @@ def run_build(
     a build would do; nothing is embedded or published. publish_anyway: why a snapshot that the gate refuses is to be
     published all the same; it is kept in the manifest. A build that ends writes its report in any case.
     """
-    index_dir = config.data_dir.resolve() / config.index
+    index_dir = config.folder.resolve() / config.index
     live = live_manifest(index_dir)
     golden = load_golden(config.gate.golden_queries, config.gate.golden_qrels)
     check_free_space(index_dir, max(SMALLEST_BUILD_BYTES, 3 * snapshot_bytes(live) if live else 0))

@@ -93,7 +93,10 @@ def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
 
 def build_application(config: ServeConfig) -> serve.Application:
     """Return the application for serve.run; nothing is opened before a replica starts."""
-    here = config.model_copy(update={"data_dir": config.data_dir.absolute()})  # replicas may start in another folder
+    folders = {"data_dir": config.uri or config.folder.absolute()}
+    if config.uri:
+        folders["work_dir"] = config.folder.absolute()
+    here = config.model_copy(update=folders)  # replicas may start in another folder
     deploy = serve.deployment(
         num_replicas=config.replicas,
         max_ongoing_requests=ONGOING_REQUESTS,

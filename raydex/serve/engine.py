@@ -10,14 +10,24 @@ An index that cannot be opened keeps its reason and leaves the others alone. Met
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 from raydex.config import ServeConfig
 from raydex.embed import Embedder, describe, load_embedder
-from raydex.errors import EmbedError, IndexNotFound, QueryError, SectionNotFound, SnapshotError
+from raydex.errors import (
+    EmbedError,
+    IndexNotFound,
+    QueryError,
+    SectionNotFound,
+    SnapshotCorrupt,
+    SnapshotError,
+    StorageError,
+)
 from raydex.records import Hit, Manifest, Section, StageTimes, Vectors
 from raydex.search import Searcher, merge_hits
-from raydex.snapshot import current_id, index_names, open_snapshot, read_manifest
+from raydex.snapshot import Snapshot, current_id, index_names, open_snapshot, read_manifest
+from raydex.storage.mirror import Storage, open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +44,21 @@ class OpenIndex:
         return self.manifest.embedder.model_id
 
 
+def published_names(config: ServeConfig) -> list[str]:
+    """Return the names of the published indexes; while their storage cannot be reached, of those fetched before."""
+    cached = index_names(config.folder)
+    storage = open_storage(config.uri, config.folder)
+    if storage is None:
+        return cached
+    try:
+        return storage.names()
+    except StorageError as error:
+        if not cached:
+            raise
+        logger.warning("only indexes in the cache are known reason=%s", error)
+        return cached
+
+
 class Engine:
     """names: every index asked for; indexes: those that are open; reasons: why the others are not."""
 
@@ -43,13 +68,14 @@ class Engine:
         self._threads = threads
         self._embedders: dict[str, Embedder] = {}
         self._embedding = Lock()
-        self.names: tuple[str, ...] = tuple(dict.fromkeys(config.index or index_names(config.data_dir)))
+        self._storage = open_storage(config.uri, config.folder)
+        self.names: tuple[str, ...] = tuple(dict.fromkeys(config.index or published_names(config)))
         self.indexes: dict[str, OpenIndex] = {}
-        self.reasons: dict[str, SnapshotError | EmbedError] = {}
+        self.reasons: dict[str, SnapshotError | EmbedError | StorageError] = {}
         for name in self.names:
             try:
                 self.indexes[name] = self._open(name)
-            except (SnapshotError, EmbedError) as error:
+            except (SnapshotError, EmbedError, StorageError) as error:
                 self.reasons[name] = error
                 logger.warning("index not ready index=%s reason=%s", name, error)
 
@@ -103,11 +129,43 @@ class Engine:
         return self.indexes[name]
 
     def _open(self, name: str) -> OpenIndex:
-        index_dir = self._config.data_dir / name
+        index_dir = self._config.folder / name
+        if self._storage:
+            self._fetch(self._storage, name)
         manifest = read_manifest(index_dir, current_id(index_dir))
         model = self._config.model or manifest.embedder.name
-        snapshot = open_snapshot(index_dir, manifest.snapshot_id, expected=describe(model))
+        snapshot = self._snapshot(index_dir, manifest, model)
         model_id = manifest.embedder.model_id
         if model_id not in self._embedders:  # indexes of one model share it
             self._embedders[model_id] = load_embedder(model, threads=self._threads)
         return OpenIndex(name, manifest, Searcher(name, snapshot))
+
+    def _fetch(self, storage: Storage, name: str) -> None:
+        """Fetch the live snapshot; while the storage cannot be reached, the one fetched before will do."""
+        try:
+            storage.pull_live(name)
+        except StorageError as error:
+            if not current_id(self._config.folder / name):
+                raise
+            logger.warning("served from the cache index=%s reason=%s", name, error)
+
+    def _snapshot(self, index_dir: Path, manifest: Manifest, model: str) -> Snapshot:
+        """Open a snapshot, which reads every byte; what turns out damaged in a mirror is fetched again, once."""
+        try:
+            return open_snapshot(index_dir, manifest.snapshot_id, expected=describe(model))
+        except SnapshotCorrupt as error:
+            if not self._storage:
+                raise
+            logger.warning("fetched again index=%s reason=%s", index_dir.name, error)
+        self._storage.pull_objects(index_dir.name, [manifest.snapshot_id], checked=True)
+        return open_snapshot(index_dir, manifest.snapshot_id, expected=describe(model))
+
+    def published_id(self, name: str) -> str:
+        """Return the id of the snapshot that is live now, whatever is served."""
+        if not self._storage:
+            return current_id(self._config.folder / name)
+        try:
+            return self._storage.current_id(name)
+        except StorageError as error:
+            logger.warning("not known what is live index=%s reason=%s", name, error)
+            return current_id(self._config.folder / name)

@@ -18,7 +18,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raydex.config import ServeConfig
-from raydex.errors import EmbedError, IndexNotFound, QueryError, RaydexError, SectionNotFound, SnapshotError
+from raydex.errors import (
+    EmbedError,
+    IndexNotFound,
+    QueryError,
+    RaydexError,
+    SectionNotFound,
+    SnapshotError,
+    StorageError,
+)
 from raydex.serve.recorder import Recorder
 from raydex.serve.schemas import Failure, FailureResponse
 from raydex.serve.status import reason_text
@@ -31,6 +39,7 @@ STATUS: dict[type[RaydexError], int] = {
     SectionNotFound: 404,
     SnapshotError: 503,
     EmbedError: 503,
+    StorageError: 503,
 }  # anything else: 500
 
 RETRY_AFTER_S = 5

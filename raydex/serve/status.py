@@ -15,7 +15,7 @@ from raydex.config import ServeConfig
 from raydex.serve.engine import Engine, OpenIndex
 from raydex.serve.recorder import Recorder
 from raydex.serve.schemas import IndexStatus, LastBuild, LastRun
-from raydex.snapshot import current_id, snapshot_bytes
+from raydex.snapshot import snapshot_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def record_gauges(statuses: Sequence[IndexStatus], recorder: Recorder) -> None:
 
 def reason_text(error: Exception, config: ServeConfig) -> str:
     """Return an error as callers read it: indexes are named, the folder they lie in is not."""
-    return str(error).replace(f"{config.data_dir}/", "")
+    return str(error).replace(f"{config.folder}/", "").replace(f"{config.data_dir}/", "")
 
 
 def _record_build(index: str, build: LastBuild, recorder: Recorder) -> None:
@@ -73,11 +73,11 @@ def _record_run(index: str, run: LastRun, recorder: Recorder) -> None:
 
 
 def _status(engine: Engine, config: ServeConfig, name: str) -> IndexStatus:
-    index_dir = config.data_dir / name
+    index_dir = config.folder / name
     common = IndexStatus(
         name=name,
         ready=name in engine.indexes,
-        current_snapshot_id=current_id(index_dir),
+        current_snapshot_id=engine.published_id(name),
         last_build=last_build(index_dir),
         last_run=last_run(index_dir),
     )
