@@ -515,6 +515,15 @@ def test_index_that_is_not_there_is_no_storage_error(machine, s3):
     assert serve_index.main(["--data-dir", s3.uri, "--work-dir", str(machine("n").work_dir)]) == 2
 
 
+def test_no_credential_is_logged_even_when_everything_is(machine, s3, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "test-session-token")
+    one = machine("one")
+    published(one, TEXTS)
+    assert one("--list", "--log-level", "DEBUG")[0] == 0
+    assert "Found credentials in environment variables" in one.stderr  # where from, not what
+    assert not re.search("test-se(cret|ssion)|Signature", one.stderr)
+
+
 def test_refused_credentials_are_told_and_not_shown(s3, monkeypatch):
     class Denied:
         def cat_file(self, _path):
