@@ -7,7 +7,7 @@ examples:
   python build_index.py https://docs.example.org/guide/ --index guide --publish-anyway "the old API is gone"
                                                       what the gate refused (exit 5), published with a reason
   python build_index.py --plan https://docs.example.org/guide/ --index guide     what a build would do and take
-
+  python build_index.py --sources sources.toml --index docs --every 6h     again and again (docs/schedule.md)
   python build_index.py --sources sources.toml --index docs --data-dir s3://bucket/indexes
                                                       an index on S3 (docs/storage.md), here and in all that follows
 
@@ -24,7 +24,8 @@ looking after an index (docs/lifecycle.md):
 
 exit codes: 0 published (or done) · 1 any other error (--verify: something is wrong) · 2 bad settings
   3 more failed pages than --max-failed-share, or a site whose robots.txt cannot be had · 4 nothing to index
-  5 gate refused · 130 interrupted (the same command resumes)
+  5 gate refused · 6 another build of this index is running
+  130 interrupted, by Ctrl-C or SIGTERM (the same command resumes)
 
 The last line on stdout is one JSON object: snapshot_id, pages, failed_pages, sections, chunks, shards, content_digest,
 timings_s, bytes and more. Progress and the closing table go to stderr.
@@ -42,9 +43,19 @@ from typing import Any
 from rich.console import Console
 
 from raydex.build import lifecycle
-from raydex.build.mirroring import run_mirrored
+from raydex.build.mirroring import record_mirrored, run_mirrored
+from raydex.build.runs import recorded
+from raydex.build.schedule import DEFAULT_JITTER, keep_building
 from raydex.config import BuildConfig, add_flags, resolve
-from raydex.errors import ConfigError, FetchError, GateRefused, NothingToIndex, RaydexError, TooManyFailedPages
+from raydex.errors import (
+    BuildLocked,
+    ConfigError,
+    FetchError,
+    GateRefused,
+    NothingToIndex,
+    RaydexError,
+    TooManyFailedPages,
+)
 from raydex.records import Source
 from raydex.sources import check_names, index_name, load_document, loader_source, source_from_url, sources_of
 from utils.logs import configure_logging
@@ -57,6 +68,7 @@ EXIT_CODES: dict[type[RaydexError], int] = {
     FetchError: 3,
     NothingToIndex: 4,
     GateRefused: 5,
+    BuildLocked: 6,
 }
 EXIT_INTERRUPTED = 130
 
@@ -97,6 +109,14 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     action.add_argument("--forget", metavar="PREFIX|SOURCE", help="Remove pages from the index and from every store.")
     action.add_argument("--plan", action="store_true", help="Crawl, and say what a build would embed and how long.")
+    action.add_argument("--every", metavar="DURATION", help="Build now, and again each 30m, 6h or 1d, until stopped.")
+    parser.add_argument(
+        "--jitter",
+        metavar="SHARE",
+        type=float,
+        default=DEFAULT_JITTER,
+        help=f"With --every: each build is late by a random share of it, up to this. [default: {DEFAULT_JITTER}]",
+    )
     parser.add_argument("--fresh", action="store_true", help="Begin anew instead of resuming an interrupted build.")
     parser.add_argument(
         "--publish-anyway",
@@ -138,20 +158,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(level=options.log_level)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return run(options)
+        return run(options, sys.argv[1:] if arguments is None else arguments)
     except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into SystemExit while it starts
         print("interrupted: the same command resumes, the live snapshot is untouched", file=sys.stderr)
         return EXIT_INTERRUPTED
     except RaydexError as error:
         print(f"error: {error}", file=sys.stderr)
-        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        return exit_code(error)
     except Exception:  # main, on purpose broad: whatever else ends a build, the user is told how to go on
         logger.exception("build failed")
         print("error: the build failed unexpectedly; the same command resumes it", file=sys.stderr)
         return 1
 
 
-def run(options: argparse.Namespace) -> int:
+def exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return EXIT_INTERRUPTED
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+
+
+def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     config, sources = settings(options)
     if lifecycle.asked(options):
         return lifecycle.look_after(options, config)
@@ -161,12 +187,20 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--publish-anyway: say why; the reason is kept in the manifest")
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
-    reason = (options.publish_anyway or "").strip()
+    index_dir = config.folder / config.index
+    if options.every:
+        return keep_building(arguments, index_dir, every=options.every, jitter=options.jitter)
     from raydex.build.program import run_build  # Ray takes a third of a second to import; looking after needs none
 
-    result = run_mirrored(
-        config, lambda here: run_build(here, sources, fresh=options.fresh, plan=options.plan, publish_anyway=reason)
-    )
+    reason = (options.publish_anyway or "").strip()
+    if options.plan:
+        result = run_mirrored(config, lambda here: run_build(here, sources, fresh=options.fresh, plan=True))
+    else:
+        with record_mirrored(config), recorded(index_dir, exit_code) as recording:
+            result = run_mirrored(
+                config, lambda here: run_build(here, sources, fresh=options.fresh, publish_anyway=reason)
+            )
+            recording.result = result
     Console(stderr=True).print(result.table())
     print(result.json_line())
     return 0

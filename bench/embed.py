@@ -1,9 +1,11 @@
-"""Embedding on the processor: our default backend against sentence-transformers in fp32, on the same real chunks.
+"""Embedding on the processor: our default backend against sentence-transformers' encode(), on the same real chunks.
 
     python bench/embed.py [--queries FILE.tsv --qrels FILE]    last line: JSON, kept in bench/results/embed.json
 
-Each system runs in a process of its own with both (all) processors, by turns, --rounds times; the best round counts.
-chunks per core-second: chunks ÷ processor seconds of the process, loading left out. ratio: ours ÷ theirs, of that.
+Three systems: ours; encode() in fp32 with its defaults (batches of 32, sorted by characters); and the same library in
+batches sorted by tokens, as our backend of that name runs it. Each runs in a process of its own with all processors, by
+turns, --rounds times; the best round counts. chunks per core-second: chunks ÷ processor seconds of the process, loading
+left out. ratio: ours ÷ encode(), of that.
 overlap@10: share of the ten best chunks of a query that both systems agree on, mean over the queries.
 With judged queries (TSV and TREC qrels, judged on pages), all chunks of the folder are embedded by both systems
 (15 minutes) and nDCG@10 compared; without, the queries are headings of the pages and only the sample is embedded.
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.local import PYTHON_DOC, ROOT
 from raydex.chunk import cut
 from raydex.config import ChunkConfig
-from raydex.embed import load_embedder, load_tokenizer, resolve_model
+from raydex.embed import describe, load_embedder, load_tokenizer, resolve_model
+from raydex.embed.batching import TokenRow
 from raydex.errors import ParseError
 from raydex.evaluate import evaluate, figures, load_golden
 from raydex.parse import parse_page
@@ -41,7 +45,9 @@ from raydex.records import Chunk, Source, Vectors, new_page
 
 MODEL = "all-MiniLM-L6-v2"
 RESULTS = ROOT / "bench" / "results" / "embed.json"
-SYSTEMS = {"raydex": "auto", "sentence-transformers": "sentence-transformers"}
+OURS, THEIRS = "raydex", "sentence-transformers encode()"
+SYSTEMS = {OURS: "auto", THEIRS: "encode", "sentence-transformers by tokens": "sentence-transformers"}
+JUDGED = (OURS, THEIRS)
 SITE = "https://docs.example/"
 TOP = 10
 LATENCY_QUERIES = 500
@@ -54,12 +60,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--queries", default="", help="judged queries: TSV of id and text")
     parser.add_argument("--qrels", default="", help="their TREC qrels, judged on page URLs")
-    parser.add_argument("--system", nargs=3, help=argparse.SUPPRESS)  # backend, input, output: one system's process
+    parser.add_argument("--system", nargs=4, help=argparse.SUPPRESS)  # backend, input, output, whether with the rest
     options = parser.parse_args()
     if options.system:
         _run_system(*options.system)
         return
-    chunks = _chunks(options.folder)
+    chunks = real_chunks(options.folder)
     random.Random(0).shuffle(chunks)
     golden = load_golden(options.queries, options.qrels)
     queries = dict(golden.queries) if golden else {chunk.chunk_id: chunk.headings[-1] for chunk in chunks[-500:]}
@@ -72,8 +78,9 @@ def main() -> None:
             texts["rest"] = _inputs(rest) if number == options.rounds - 1 else []
             work.write_text(json.dumps(texts))
             for name, backend in SYSTEMS.items():
-                runs[name].append(_system(backend, work, Path(folder) / f"{name}.npz"))
-        vectors = {name: dict(np.load(Path(folder) / f"{name}.npz")) for name in SYSTEMS}
+                out = Path(folder) / f"{name}.npz"
+                runs[name].append(_system(backend, work, out, with_rest=name in JUDGED))
+        vectors = {name: dict(np.load(Path(folder) / f"{name}.npz")) for name in JUDGED}
     result = _compared(timed, runs, vectors)
     if golden:
         ids, urls = list(queries), [chunk.url for chunk in timed + rest]
@@ -85,7 +92,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def _chunks(folder: Path) -> list[Chunk]:
+def real_chunks(folder: Path) -> list[Chunk]:
     tokenizer = load_tokenizer(MODEL)
     source = Source(name="bench", seeds=(SITE,))
     chunks = []
@@ -103,20 +110,34 @@ def _inputs(chunks: Sequence[Chunk]) -> list[tuple[str, tuple[int, ...]]]:
     return [(chunk.embedder_input, chunk.token_ids) for chunk in chunks]
 
 
-def _system(backend: str, work: Path, out: Path) -> dict[str, Any]:
+class DefaultEncode:
+    """sentence-transformers as its users call it."""
+
+    def __init__(self) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self._model = SentenceTransformer(str(resolve_model(MODEL)), device="cpu")
+        self.info = replace(describe(MODEL, "sentence-transformers"), backend="sentence-transformers encode()")
+
+    def embed_passages(self, texts: Sequence[str], _token_ids: Sequence[TokenRow] = ()) -> Vectors:
+        return np.asarray(self._model.encode(list(texts), normalize_embeddings=True), np.float32)
+
+    embed_queries = embed_passages
+
+
+def _system(backend: str, work: Path, out: Path, *, with_rest: bool) -> dict[str, Any]:
     """Run one system on the work in a process of its own and return what it measured."""
-    command = [sys.executable, __file__, "--system", backend, str(work), str(out)]
+    command = [sys.executable, __file__, "--system", backend, str(work), str(out), str(int(with_rest))]
     finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     measured: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     print(backend, json.dumps(measured), file=sys.stderr, flush=True)
     return measured
 
 
-def _run_system(backend: str, work: str, out: str) -> None:
+def _run_system(backend: str, work: str, out: str, with_rest: str) -> None:
     texts = json.loads(Path(work).read_bytes())
-    embedder = load_embedder(MODEL, backend=backend)
-    inputs, ids = zip(*texts["timed"], strict=True)
-    stored = ids if embedder.info.backend != "sentence-transformers" else ()
+    embedder = DefaultEncode() if backend == "encode" else load_embedder(MODEL, backend=backend)
+    inputs, stored = zip(*texts["timed"], strict=True)
     embedder.embed_passages(inputs[:64], stored[:64])
     started, cpu = time.perf_counter(), time.process_time()
     passages = embedder.embed_passages(inputs, stored)
@@ -126,9 +147,8 @@ def _run_system(backend: str, work: str, out: str) -> None:
         began = time.perf_counter()
         embedder.embed_queries([text])
         latencies.append(time.perf_counter() - began)
-    if texts["rest"]:
-        more, more_ids = zip(*texts["rest"], strict=True)
-        passages = np.concatenate([passages, embedder.embed_passages(more, more_ids if stored else ())])
+    if texts["rest"] and int(with_rest):
+        passages = np.concatenate([passages, embedder.embed_passages(*zip(*texts["rest"], strict=True))])
     np.savez(out, passages=passages, queries=embedder.embed_queries(texts["queries"]))
     p50, p99 = (round(1000 * float(np.percentile(latencies, q)), 2) for q in (50, 99))
     measured = {
@@ -172,17 +192,18 @@ def _compared(
         | {"query_p50_ms": min(run["query_p50_ms"] for run in of)}
         for name, of in runs.items()
     }
-    ours, theirs = (best[name]["chunks_per_core_s"] for name in SYSTEMS)
-    peak = max(run["peak_gflops"] for run in runs["raydex"])
+    ours, theirs, by_tokens = (best[name]["chunks_per_core_s"] for name in SYSTEMS)
+    peak = max(run["peak_gflops"] for run in runs[OURS])
     few = {name: {**of, "passages": of["passages"][: len(timed)]} for name, of in vectors.items()}
     tops = [_top(of) for of in few.values()]
     overlaps = [len({*a} & {*b}) / TOP for a, b in zip(*tops, strict=True)]
     cosines = {
-        part: round(float((vectors["raydex"][part] * vectors["sentence-transformers"][part]).sum(axis=1).min()), 7)
+        part: round(float((vectors[OURS][part] * vectors[THEIRS][part]).sum(axis=1).min()), 7)
         for part in ("passages", "queries")
     }
     return {
         "ratio": round(ours / theirs, 2),
+        "ratio_by_tokens": round(ours / by_tokens, 2),
         "chunks": len(timed),
         "tokens_per_chunk": round(sum(chunk.token_count for chunk in timed) / len(timed), 1),
         "systems": {

@@ -15,6 +15,7 @@
     ├── BuildLocked              another build of this index is running
     ├── StorageError             where the indexes are kept (a URI) cannot be reached, read or written
     ├── StorageFull              the disk is full, or too small for the build
+    ├── ClusterLost              Ray is gone under a running build
     ├── TooManyFailedPages       the failed share of pages is above the limit
     ├── NothingToIndex           the crawl ended without one chunk
     ├── IndexNotFound            the service does not serve this index
@@ -192,6 +193,20 @@ class StorageFull(RaydexError):
             f"{self.path}: {self.free_bytes / 2**20:,.0f} MiB free, {self.needed_bytes / 2**20:,.0f} MiB needed. "
             "Free some space or choose another --data-dir (for a URI: --work-dir); the live snapshot is untouched and "
             "the same command resumes."
+        )
+
+
+class ClusterLost(RaydexError):
+    """Ray is gone under a running build. process: raylet or GCS."""
+
+    def __init__(self, process: str, address: str) -> None:
+        super().__init__(process, address)
+        self.process, self.address = process, address
+
+    def __str__(self) -> str:
+        return (
+            f"Ray's {self.process} at {self.address} is gone (killed, or the machine ran out of memory). "
+            "The live snapshot is untouched and the same command resumes."
         )
 
 

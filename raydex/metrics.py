@@ -134,5 +134,24 @@ METRICS: dict[str, Metric] = {
             "index",
             "stage",
         ),
+        _serve(
+            "raydex_last_run_failures",
+            "gauge",
+            "Runs of build_index.py in a row that published nothing, from last_build.json. Above 0: read its message.",
+            "index",
+        ),
+        _serve(
+            "raydex_last_run_seconds",
+            "gauge",
+            "Seconds the last run of build_index.py took, whatever came of it. A rise: the site grows, or is slow.",
+            "index",
+        ),
+        _serve(
+            "raydex_last_success_timestamp_seconds",
+            "gauge",
+            "When the last run of build_index.py succeeded, in seconds since 1970. Older than the interval of the "
+            "schedule and its jitter: runs fail, or nobody starts them.",
+            "index",
+        ),
     )
 }

@@ -282,6 +282,18 @@ def test_indexes_show_the_report_of_the_build_that_finished_last(client, data_di
     assert "build report not readable" in caplog.text
 
 
+def test_last_run_is_told_also_when_it_built_nothing(data_dir, recorder):
+    run = {"ended_at": "2026-01-02T12:00:00+00:00", "seconds": 7.5, "exit_code": 1, "outcome": "StorageFull"}
+    more = {"failures_in_a_row": 2, "last_success_at": "1970-01-01T00:01:00+00:00"}
+    (data_dir / "docs" / "last_build.json").write_text(json.dumps(run | more))
+    with client_for(config_for(data_dir), recorder) as client:
+        wait_for(lambda: recorder.values("raydex_last_success_timestamp_seconds", index="docs") == [60], client)
+        told = client.get("/indexes").json()["indexes"][0]["last_run"]
+    assert (told["outcome"], told["exit_code"]) == ("StorageFull", 1)
+    assert recorder.values("raydex_last_run_failures", index="docs") == [2]
+    assert recorder.values("raydex_last_run_seconds", index="docs") == [7.5]
+
+
 def test_gauges_tell_age_size_and_last_build_from_the_start(data_dir, recorder):
     write_report(data_dir, "b1", json.dumps(BUILD_REPORT))
     with client_for(config_for(data_dir), recorder) as client:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from raydex.checkpoint import PageStore
+from raydex.embed import HashEmbedder
 from raydex.snapshot import current_id, list_snapshots, open_snapshot
 from tests.builder import LISTS, Builder, urls
-from tests.docsite import DocSite, handbook, handbook_paths, page, question
+from tests.docsite import DocSite, handbook, handbook_paths, own_words, page, question
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("cluster")]
@@ -294,3 +296,30 @@ def test_page_that_kills_its_reader_is_named_and_the_others_are_read(build, site
     code, line = build(site.url, "--max-failed-share", "0.5")
     assert (code, line["pages"], line["failed_pages"]) == (0, PAGES - 1, 1)
     assert urls(build.report()["failed_pages"], site) == {handbook_paths(PAGES)[4]: "worker_died"}
+
+
+def test_chunk_that_kills_its_embedder_each_time_is_named_with_its_page_and_the_rest_is_kept(build, site, monkeypatch):
+    import ray
+
+    from raydex.build import pipeline, workers
+
+    words = own_words(4)[0]
+
+    class DeadlyEmbedder(HashEmbedder):
+        def embed_passages(self, texts, token_ids=()):
+            if any(f"Install the {words} package" in text for text in texts):
+                os._exit(1)
+            return super().embed_passages(texts)
+
+    class DeadlyWorker(workers.EmbedWorker):
+        _embedder = DeadlyEmbedder()
+
+    monkeypatch.setattr(pipeline, "EmbedActor", ray.remote(max_restarts=-1, max_task_retries=1)(DeadlyWorker))
+    code, _ = build(site.url)
+    assert code == 1
+    assert f"{site.url}{handbook_paths(PAGES)[4]}#install: a chunk of " in build.stderr
+    assert "the embedder dies of it" in build.stderr
+    monkeypatch.setattr(pipeline, "EmbedActor", workers.EmbedActor)
+    code, line = build(site.url)
+    assert (code, line["resumed"], line["pages"]) == (0, True, PAGES)
+    assert line["reused_chunks"] > 0

@@ -73,6 +73,21 @@ def test_crawl_and_parser_numbers_of_the_readme_are_those_that_the_benches_wrote
         assert words in readme, f"README.md should say {words!r} (bench/results/)"
 
 
+def test_numbers_of_the_operations_page_are_those_that_the_bench_wrote():
+    scale = json.loads((ROOT / "bench" / "results" / "scale.json").read_text())
+    largest, smaller = scale["sizes"]["2000000"], scale["sizes"]["50000"]
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for words in (
+        f"× {scale['ratio']:.2f}** (wall), × {scale['cpu_ratio']:.2f} (processor time)",
+        f"{largest['cpu_us_per_chunk']:.0f} µs of one core",
+        f"{largest['snapshot_bytes_per_chunk']:,} B (",
+        f"{largest['peak_disk_bytes_per_chunk']:,} B: unit files",
+        f"{largest['largest_task_mb']:.0f} MB at 2 million chunks, {smaller['largest_task_mb']:.0f} MB at 50 thousand",
+        f"{largest['driver_peak_mb']:.0f} MB at 2 million chunks",
+    ):
+        assert words in page, f"docs/operations.md should say {words!r} (bench/results/scale.json)"
+
+
 def test_one_version_everywhere():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == CODE_VERSION
 

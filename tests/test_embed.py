@@ -150,6 +150,12 @@ def test_a_conversion_that_changes_the_vectors_is_refused(tmp_path, monkeypatch)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(monkeypatch):
+    monkeypatch.setenv("RAYDEX_MODEL_CACHE", "/proc/nowhere")
+    with pytest.raises(EmbedError, match=r"/proc/nowhere: .*Set RAYDEX_MODEL_CACHE"):
+        load_embedder(MINILM, backend="openvino")
+
+
 def test_a_model_of_another_build_is_run_by_its_own_library(tmp_path):
     folder = model_folder(tmp_path)
     modules = json.loads((folder / "modules.json").read_text())

@@ -24,6 +24,7 @@ SAMPLES = [
     errors.BuildLocked("docs", "pid 1"),
     errors.StorageError("s3://bucket/docs/CURRENT", "read", "there is no bucket", "Create it."),
     errors.StorageFull("checkpoints", 1, 2),
+    errors.ClusterLost("raylet", "/tmp/raylet"),
     errors.TooManyFailedPages(3, 4, 0.05, "timeout: 3", "report.json"),
     errors.NothingToIndex("docs", "http_404: 1", "report.json"),
     errors.IndexNotFound("docs", ("a", "b")),

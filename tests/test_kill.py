@@ -1,93 +1,33 @@
 """A real build in its own process, killed at several points: the same command goes on to the same content digest."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import faiss
 import pyarrow.parquet as pq
 import pytest
 
+from raydex.build.runs import last_run
 from raydex.checkpoint import Ledger
 from raydex.snapshot import current_id, open_snapshot
 from tests.builder import LISTS
 from tests.docsite import DocSite, handbook, handbook_paths
-from tests.processes import command_line, descendants
+from tests.kills import ORPHANS_S, Kills, random_kills
+from tests.processes import is_running
+from tests.running import RunningBuild
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[1]
 PAGES = 24
-SETTINGS = ("--index", "docs", "--model", "hash", "--batch-pages", "2", "--shards", "32")
 
 
 @pytest.fixture
 def site():
     with DocSite(handbook(pages=PAGES)) as site:
         yield site
-
-
-class RunningBuild:
-    """build_index.py in a process of its own, with a Ray cluster of its own."""
-
-    def __init__(self, site: DocSite, data_dir: Path, *more: str) -> None:
-        self.index_dir = data_dir / "docs"
-        command = [sys.executable, "build_index.py", site.url, "--data-dir", str(data_dir), *SETTINGS, *more]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
-        """Return as soon as the condition holds; fail when the build ends or the time is over before."""
-
-        def holds() -> bool:
-            if condition():
-                return True
-            assert self.process.poll() is None, self.process.communicate()
-            return False
-
-        eventually(holds, within_s=seconds, poll_s=0.005)  # a build passes the points of interest in milliseconds
-
-    def wait_for_more_of(self, finished: Callable[[], int], *, than: int) -> None:
-        self.wait_for(lambda: finished() > than)
-
-    def resumed(self, site: DocSite, data_dir: Path) -> "RunningBuild":
-        """Start the build again, and wait until it goes on: workers of the killed one may finish a file until then."""
-        before = self.events("resume")
-        again = RunningBuild(site, data_dir)
-        again.wait_for_more_of(lambda: again.events("resume"), than=before)
-        return again
-
-    def kill(self) -> None:
-        """SIGKILL the driver. Its workers die with the raylet, at once; Ray's two agents take up to a minute more."""
-        self.process.kill()
-        self.process.communicate()
-
-    def vector_files(self) -> int:
-        return len(list((self.index_dir / "vectors").glob("*/*.parquet")))
-
-    def events(self, name: str) -> int:
-        """Return how often the ledger of the newest build says so."""
-        ledgers = sorted((self.index_dir / "builds").glob("*/ledger.jsonl"))
-        return [line["event"] for line in Ledger(ledgers[-1].parent).lines()].count(name) if ledgers else 0
-
-    def sharded(self) -> int:
-        return self.events("sharded")
-
-    def result(self) -> dict[str, object]:
-        out, err = self.process.communicate(timeout=240)
-        assert self.process.returncode == 0, err
-        return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
-
-    def workers(self, title: str) -> list[int]:
-        """Return the pids below the build whose command line holds the title."""
-        return [pid for pid in descendants(self.process.pid) if title in command_line(pid)]
 
 
 def test_build_killed_at_five_points_resumes_each_time_to_the_digest_of_an_uninterrupted_one(site, tmp_path):
@@ -146,6 +86,30 @@ def assert_nothing_was_done_twice(index_dir: Path, site: DocSite, *, resumes: in
     assert repeated <= 2 * 4 * 2  # two kills during the crawl, at most four units of two pages in flight each
 
 
+def test_any_process_may_be_killed_at_a_random_point_and_no_finished_unit_is_repeated(tmp_path):
+    """Five of the kills that bench/kill.py does by the dozen: driver, worker, embedder, fetcher, raylet."""
+    with DocSite() as site:
+        kills = Kills(site, tmp_path, pages=PAGES)
+        for kill in random_kills(5, seed=3, pages=PAGES, late_s=0):
+            done = kills.round(kill)
+            assert done.faults(kills.digest) == [], done
+            assert kill.victim == "driver" or done.survived == (kill.victim != "raylet") or done.missed, done
+
+
+def test_gone_raylet_ends_the_build_at_once_with_an_error_that_says_how_to_go_on(site, tmp_path):
+    site.block_after(6)
+    build = RunningBuild(site, tmp_path)
+    build.wait_for(lambda: site.wait_blocked(0))
+    (raylet,) = (pid for pid, line in build.processes().items() if "raylet/raylet" in line.split(" --")[0])
+    os.kill(raylet, signal.SIGKILL)
+    code, _, err = build.end()
+    site.unblock()
+    assert code == 1
+    assert "Ray's raylet at " in err
+    assert "the same command resumes" in err
+    assert (last_run(build.index_dir)["outcome"], last_run(build.index_dir)["exit_code"]) == ("ClusterLost", 1)
+
+
 @pytest.mark.parametrize("victim", ["EmbedWorker", "FetchWorker"])
 def test_build_survives_the_death_of_a_worker(site, tmp_path, victim):
     site.block_after(6)
@@ -177,11 +141,17 @@ def test_resumed_build_tries_failed_pages_again_and_forgets_what_followed_from_t
 
 
 def test_interrupted_build_ends_with_130_and_says_that_the_same_command_resumes(site, tmp_path):
+    """Pages are held back by the site all the time: work under way is not waited for. Nothing is left running."""
     site.block_after(3)
     build = RunningBuild(site, tmp_path)
     build.wait_for(lambda: site.wait_blocked(0))
-    build.process.send_signal(signal.SIGTERM)
+    below = build.processes()
+    build.terminate()
+    code, _, err = build.end()
     site.unblock()
-    _, err = build.process.communicate(timeout=120)
-    assert build.process.returncode == 130
+    assert code == 130
     assert "the same command resumes" in err
+    assert (last_run(build.index_dir)["outcome"], last_run(build.index_dir)["exit_code"]) == ("interrupted", 130)
+    eventually(lambda: not any(map(is_running, below)), within_s=ORPHANS_S)
+    result = RunningBuild(site, tmp_path).result()
+    assert (result["resumed"], result["pages"]) == (True, PAGES)

@@ -9,7 +9,7 @@ import pytest
 from raydex.build.lineage import chain_of, roll_back, roll_forward
 from raydex.checkpoint import build_lock
 from raydex.embed import HashEmbedder
-from raydex.errors import SnapshotCorrupt, SnapshotNotFound
+from raydex.errors import GateRefused, SnapshotCorrupt, SnapshotNotFound
 from raydex.journal import FILE, entries, moves, published_ids
 from raydex.snapshot import (
     current_id,
@@ -150,6 +150,14 @@ def test_snapshot_built_after_a_roll_back_is_the_child_of_the_live_one_and_the_w
     assert roll_back(index_dir) == second
     assert roll_forward(index_dir) == fourth
     assert roll_back(index_dir, third) == third  # still there for who names it
+
+
+def test_snapshot_that_its_gate_refused_does_not_go_live_by_a_roll_back(index_dir):
+    (first,) = generations(index_dir, 1)
+    refused = child(index_dir, 5, gate={"checksums": "passed", "texts": "8 pages lost their text"}, live=False)
+    with pytest.raises(GateRefused, match="texts: 8 pages lost their text"):
+        roll_back(index_dir, refused)
+    assert current_id(index_dir) == first
 
 
 def test_roll_back_reads_no_file_unless_asked_and_then_every_byte(index_dir):

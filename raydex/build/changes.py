@@ -15,13 +15,16 @@ import pyarrow.parquet as pq
 
 from raydex.build.rows import Dropped
 from raydex.build.units import BuildContext
-from raydex.records import Manifest
+from raydex.records import EmbedderInfo, Manifest
 from raydex.shard import pages_of
 
 COLUMNS = ("page_id", "url", "body_sha256")
 
-ASSUMED_TOKENS_PER_S = 2400.0
-"""Per processor, all-MiniLM-L6-v2 in fp32: 34 chunks of 140 tokens a second on two (bench/python_docs.py)."""
+ASSUMED_TOKENS_PER_S = {"openvino": 15_000.0, "sentence-transformers": 2_400.0}
+"""Per processor, all-MiniLM-L6-v2 (bench/embed.py), the compiled model in bf16."""
+
+ASSUMED_OF_OTHERS = 1_000_000.0
+"""A GPU, or the fake model: whatever it is exactly, embedding is not what such a build waits for."""
 
 TELLING_TOKENS = 10_000  # a build that embedded less says little about the speed of the next one
 
@@ -68,18 +71,26 @@ def _rows(table: pa.Table) -> Iterator[tuple[str, str, str]]:
     yield from zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
 
 
-def embedding_rate(index_dir: Path) -> Rate:
-    """Return the speed of the newest build here that embedded enough to tell, any index of the data folder counts."""
+def saved_by(reused_tokens: int, before: Rate, *, tokens: int, tokens_per_s: float) -> tuple[float, str]:
+    """Return the seconds that reused vectors saved, at the speed of this build if it tells, else of an earlier one.
+
+    tokens, tokens_per_s: what this build embedded, and how fast.
+    """
+    rate = Rate(tokens_per_s=tokens_per_s, basis="measured in this build") if tokens >= TELLING_TOKENS else before
+    return round(reused_tokens / rate.tokens_per_s, 2), f"{rate.tokens_per_s:,.0f} tokens/s, {rate.basis}"
+
+
+def embedding_rate(index_dir: Path, embedder: EmbedderInfo) -> Rate:
+    """Return the speed of the newest build that embedded enough to tell, with this embedder, into any index here."""
     reports = sorted(index_dir.parent.glob("*/builds/*/report.json"), key=lambda path: path.parent.name, reverse=True)
     for path in sorted(reports, key=lambda path: path.parts[-4] != index_dir.name):
         report = report_of(path.parent)
-        if tells_speed(report):
+        if tells_speed(report) and report.get("embedder") == embedder.fingerprint:
             basis = f"measured in build {path.parent.name} of {path.parts[-4]}"
             return Rate(tokens_per_s=report["tokens_per_s"], basis=basis)
     processors = os.cpu_count() or 1
-    return Rate(
-        tokens_per_s=ASSUMED_TOKENS_PER_S * processors, basis=f"assumed for {processors} processors, no build yet"
-    )
+    assumed = ASSUMED_TOKENS_PER_S.get(embedder.backend, ASSUMED_OF_OTHERS) * processors
+    return Rate(tokens_per_s=assumed, basis=f"assumed for {embedder.backend} on {processors} processors, no build yet")
 
 
 def report_of(build_dir: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ units/<id>.chunks.parquet → units/<id>.vectors.npy (row i ↔ chunk i), new ve
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -67,16 +67,26 @@ def passages_of(context: BuildContext, unit_id: str) -> list[Passage]:
     return [Passage(vector_key(text), text, values[borders[i] : borders[i + 1]]) for i, text in enumerate(inputs)]
 
 
-def embed_units(context: BuildContext, unit_ids: Sequence[str], embedder: Embedder, store: VectorStore) -> EmbedReceipt:
-    """Give every chunk of these units its vector: from the store, else from the model, and then it is stored."""
+def embed_units(
+    context: BuildContext,
+    unit_ids: Sequence[str],
+    embedder: Embedder,
+    store: VectorStore,
+    *,
+    checkpoint_tokens: int = 0,
+) -> EmbedReceipt:
+    """Give every chunk of these units its vector: from the store, else from the model, and then it is stored.
+
+    checkpoint_tokens: embedded between two writes to the store, by length; 0: of CHECKPOINT_BATCHES calls.
+    """
     started = time.perf_counter()
     units = {unit_id: passages_of(context, unit_id) for unit_id in unit_ids}
     with full_disk_named(context.index_dir):
         store.refresh()
         vectors = store.find([passage.key for passages in units.values() for passage in passages])
         missing = {p.key: p for passages in units.values() for p in passages if p.key not in vectors}
-        by_length = sorted(missing.values(), key=lambda passage: (len(passage.token_ids), passage.key))
-        for group in checkpoint_groups(by_length, CHECKPOINT_BATCHES * embedder.batch_tokens):
+        most = checkpoint_tokens or CHECKPOINT_BATCHES * embedder.batch_tokens
+        for group in checkpoint_groups(_by_length(missing.values()), most):
             fresh = embedder.embed_passages([p.text for p in group], [p.token_ids for p in group])
             store.add([p.key for p in group], fresh)
             vectors.update(zip((p.key for p in group), fresh, strict=True))
@@ -89,7 +99,25 @@ def embed_units(context: BuildContext, unit_ids: Sequence[str], embedder: Embedd
         reused=sum(map(len, units.values())) - len(missing),
         tokens=sum(len(passage.token_ids) for passage in missing.values()),
         seconds=time.perf_counter() - started,
+        reused_tokens=sum(len(p.token_ids) for of_unit in units.values() for p in of_unit if p.key not in missing),
     )
+
+
+def _by_length(passages: Iterable[Passage]) -> list[Passage]:
+    return sorted(passages, key=lambda passage: (len(passage.token_ids), passage.key))
+
+
+def first_missing(context: BuildContext, unit_id: str, store: VectorStore) -> str:
+    """Return URL and size of the first chunk of a unit, in the order of embed_units, that the store does not hold."""
+    passages = passages_of(context, unit_id)
+    store.refresh()
+    stored = store.find([passage.key for passage in passages])
+    missing = _by_length(passage for passage in passages if passage.key not in stored)
+    if not missing:
+        return f"a unit of {len(passages)} chunks"
+    urls = pq.read_table(context.units_dir / f"{unit_id}.chunks.parquet", columns=["url"])["url"]
+    row = next(row for row, passage in enumerate(passages) if passage.key == missing[0].key)
+    return f"{urls[row].as_py()}: a chunk of {len(missing[0].token_ids)} tokens"
 
 
 def checkpoint_groups(passages: Sequence[Passage], tokens: int) -> Iterator[list[Passage]]:

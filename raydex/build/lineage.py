@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotNotFound
+from raydex.errors import GateRefused, SnapshotCorrupt, SnapshotError, SnapshotNotFound
 from raydex.journal import entries, moves, published_ids
 from raydex.records import Manifest
 from raydex.shard import open_shard
@@ -100,8 +100,8 @@ def roll_back(
 
     Without an id: the live one's parent, or the newest older snapshot that is proven if the parent is gone. The target
     is checked first, by the lengths of its files and the digest of its manifest, or (full) by every byte;
-    SnapshotNotFound, SnapshotCorrupt and SnapshotIncompatible leave CURRENT as it is. sizes: the length of each object,
-    where these lie elsewhere.
+    SnapshotNotFound, SnapshotCorrupt, SnapshotIncompatible and, for one that its gate refused and that never was live,
+    GateRefused leave CURRENT as it is. sizes: the length of each object, where these lie elsewhere.
     """
     with publishing(index_dir):
         return _move(index_dir, snapshot_id or predecessor(index_dir), "rolled_back", full=full, sizes=sizes)
@@ -119,6 +119,9 @@ def _move(index_dir: Path, target: str, event: str, *, full: bool, sizes: Mappin
     manifest = check_quickly(index_dir, target, sizes=sizes)
     for problem in _contradictions(index_dir, target, _witnesses(index_dir)):
         raise problem
+    refused = [f"{check}: {found}" for check, found in manifest.gate.items() if not found.startswith("passed")]
+    if refused and target not in {known.snapshot_id for known in proven(index_dir)}:
+        raise GateRefused(target, tuple(refused), str(index_dir / "builds"))
     for shard in manifest.shards if full else ():
         open_shard(shard, index_dir / "objects")
     if target != current_id(index_dir):

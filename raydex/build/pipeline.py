@@ -12,7 +12,14 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from raydex.build.items import DuplicatesReceipt
 from raydex.build.progress import BuildMetrics, Display, Status
@@ -20,10 +27,12 @@ from raydex.build.shuffle import UNITS_PER_SHUFFLE, Closing, Shuffle
 from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
 from raydex.build.workers import (
     FETCHER_SLOTS,
+    WORKER_DEATHS,
     Access,
     EmbedActor,
     FetchActor,
     close_task,
+    culprit_task,
     duplicates_task,
     plan_task,
     read_task,
@@ -31,8 +40,10 @@ from raydex.build.workers import (
     shuffle_task,
 )
 from raydex.checkpoint import Ledger
-from raydex.errors import RaydexError
+from raydex.cluster import check_cluster
+from raydex.errors import EmbedError, RaydexError
 from raydex.records import Shard, StoredObject, stable_id
+from utils.files import is_disk_full
 
 Ref: TypeAlias = Any
 """ray.ObjectRef; Ray's own annotations cannot say what a task of ours returns."""
@@ -44,7 +55,7 @@ MOST_ACTOR_SLOTS = 0.5
 """Processors an embedder asks Ray for at most. It uses more; but a service on the same cluster must leave it room."""
 
 READER_SHARE = 0.25
-"""Of the processors, what a reader asks Ray for (at most one): on two, two readers run beside embedder and fetcher."""
+"""Of a node's processors, what a reader asks Ray for (at most one): on two, two run beside embedder and fetcher."""
 
 CALLS_PER_ACTOR = 2
 """Calls an embedder has at a time: one in work, one waiting, so that it never idles."""
@@ -55,6 +66,9 @@ UNITS_PER_CALL = {"gpu": 64}
 TASKS_PER_PROCESSOR = 4
 """Tasks given to Ray at a time: receipts of a large build wait on disk, not here."""
 
+SPREAD = "SPREAD"
+"""Ray would fill half of one node first; a cluster embeds with all, and a lost node must not take every actor."""
+
 MOST_FETCHERS, CALLS_PER_FETCHER = 4, 256
 
 
@@ -63,12 +77,13 @@ class InFlight:
     """What runs now: Ray reference → what to do with its result."""
 
     crawls: dict[Ref, FetchUnit] = field(default_factory=dict)
-    embeds: dict[Ref, int] = field(default_factory=dict)  # → number of the actor
+    embeds: dict[Ref, tuple[int, tuple[str, ...]]] = field(default_factory=dict)  # → number of the actor, units
+    suspects: dict[Ref, str] = field(default_factory=dict)  # → unit whose embedder died again and again; one at a time
     shards: set[Ref] = field(default_factory=set)
     loads: set[Ref] = field(default_factory=set)
 
     def refs(self) -> list[Ref]:
-        return [*self.crawls, *self.embeds, *self.shards, *self.loads]
+        return [*self.crawls, *self.embeds, *self.suspects, *self.shards, *self.loads]
 
 
 @dataclass(slots=True)
@@ -89,15 +104,12 @@ class Pipeline:
         self._metrics = BuildMetrics(context.config.index)
         self._shared_context = ray.put(context)
         self._waiting_embeds: deque[str] = deque()
+        self._suspects: deque[str] = deque()
         self._in_flight = InFlight()
         self._embeds = embeds
-        processors = _processors()
-        self._reader_slots = min(1.0, READER_SHARE * processors)
-        self._most_tasks = TASKS_PER_PROCESSOR * processors
-        self._fetchers = [
-            FetchActor.options(num_cpus=FETCHER_SLOTS, max_concurrency=CALLS_PER_FETCHER).remote(context, access)
-            for _ in range(min(MOST_FETCHERS, max(1, processors // 2)))
-        ]
+        self._reader_slots = min(1.0, READER_SHARE * _smallest_node())
+        self._most_tasks = TASKS_PER_PROCESSOR * _processors()
+        self._fetchers = start_fetchers(context, access)
         self._owners: dict[str, Any] = {}
         self.actors = start_actors(context) if embeds else []
         self._in_flight.loads.update(actor.ready.remote() for actor in self.actors)
@@ -110,7 +122,7 @@ class Pipeline:
     def paces(self) -> dict[str, Any]:
         """Return host → how its requests went."""
         paces: dict[str, Any] = {}
-        for of_fetcher in ray.get([fetcher.pace.remote() for fetcher in self._fetchers]):
+        for of_fetcher in [result_of(ref) for ref in [fetcher.pace.remote() for fetcher in self._fetchers]]:
             paces |= of_fetcher
         return paces
 
@@ -128,7 +140,7 @@ class Pipeline:
 
     def embed_all(self) -> None:
         """Wait until every chunk found so far has its vector."""
-        while self._waiting_embeds or self._in_flight.embeds:
+        while self._waiting_embeds or self._suspects or self._in_flight.embeds or self._in_flight.suspects:
             self.step()
 
     def drop_duplicates(self, units: Sequence[str]) -> DuplicatesReceipt:
@@ -202,6 +214,7 @@ class Pipeline:
 
     def step(self) -> Finished:
         """Start what may start, wait for something to finish, and take it in."""
+        check_cluster()
         self._start_embeds()
         self._display.refresh()
         self._metrics.queued(pages=self._status.queued_pages, embed_units=len(self._waiting_embeds))
@@ -214,8 +227,9 @@ class Pipeline:
             if ref in self._in_flight.crawls:
                 finished.crawls += self._read_result(ref, self._in_flight.crawls.pop(ref))
             elif ref in self._in_flight.embeds:
-                self._in_flight.embeds.pop(ref)
-                self._embedded(result_of(ref))
+                self._embed_result(ref, self._in_flight.embeds.pop(ref)[1])
+            elif ref in self._in_flight.suspects:
+                self._suspect_result(ref, self._in_flight.suspects.pop(ref))
             elif ref in self._in_flight.loads:
                 self._in_flight.loads.discard(ref)
                 result_of(ref)
@@ -225,10 +239,13 @@ class Pipeline:
         return finished
 
     def _read_result(self, ref: Ref, unit: FetchUnit) -> list[CrawlReceipt]:
-        """Return the receipt; when the unit killed its reader, look for the page that does, one by one."""
+        """Return the receipt; when the unit killed its reader or fetcher, look for the page that does, one by one."""
         try:
             receipt: CrawlReceipt = result_of(ref)
-        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+        except ObjectLostError:  # the node with the bodies is gone; what was read of them is not asked for again
+            self.crawl(unit)
+            return []
+        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError, RayActorError) as error:
             if len(unit.visits) > 1:
                 for visit in unit.visits:
                     self.crawl(replace(unit, unit_id=unit_name((visit.url,)), visits=(visit,)))
@@ -242,13 +259,35 @@ class Pipeline:
         return [receipt]
 
     def _start_embeds(self) -> None:
-        load = Counter(self._in_flight.embeds.values())
+        load = Counter(number for number, _ in self._in_flight.embeds.values())
         for number, actor in enumerate(self.actors):
             while self._waiting_embeds and load[number] < CALLS_PER_ACTOR:
                 most = min(len(self._waiting_embeds), UNITS_PER_CALL.get(self._context.embedder.backend, 1))
-                units = [self._waiting_embeds.popleft() for _ in range(most)]
-                self._in_flight.embeds[actor.embed.remote(units)] = number
+                units = tuple(self._waiting_embeds.popleft() for _ in range(most))
+                self._in_flight.embeds[actor.embed.remote(units)] = (number, units)
                 load[number] += 1
+        if self._suspects and not self._in_flight.suspects:
+            unit_id = self._suspects.popleft()
+            alone = self.actors[0].embed_one_by_one.options(max_task_retries=WORKER_DEATHS)
+            self._in_flight.suspects[alone.remote(unit_id)] = unit_id
+
+    def _embed_result(self, ref: Ref, unit_ids: tuple[str, ...]) -> None:
+        """Take a receipt; when the embedder died each time, let the units be embedded chunk by chunk."""
+        try:
+            self._embedded(result_of(ref))
+        except (RayActorError, OutOfMemoryError):
+            self._suspects.extend(unit_ids)
+
+    def _suspect_result(self, ref: Ref, unit_id: str) -> None:
+        """Take a receipt; when the embedder died over one chunk, name it and its page."""
+        try:
+            self._embedded(result_of(ref))
+        except (RayActorError, OutOfMemoryError) as error:
+            culprit: str = result_of(culprit_task.remote(self._shared_context, unit_id))
+            raise EmbedError(
+                f"{culprit}: the embedder dies of it (killed, or out of memory). Exclude the page (`deny` of its "
+                "source), lower --max-tokens, or give the machine more memory; the same command resumes."
+            ) from error
 
     def _embedded(self, receipt: EmbedReceipt) -> None:
         self._status.add_embedded(receipt)
@@ -256,29 +295,54 @@ class Pipeline:
 
 
 def result_of(ref: Ref) -> Any:
-    """Return what a task returned, or raise the error of ours that ended it, without Ray's wrapping."""
+    """Return what a task returned, or raise what ended it without Ray's wrapping: an error of ours, or a full disk.
+
+    ClusterLost when Ray is gone meanwhile.
+    """
+    while not ray.wait([ref], timeout=REFRESH_S)[0]:
+        check_cluster()
     try:
         return ray.get(ref)
     except RayTaskError as error:
-        if isinstance(error.cause, RaydexError):
+        if isinstance(error.cause, RaydexError) or (isinstance(error.cause, OSError) and is_disk_full(error.cause)):
             raise error.cause from error
         raise
 
 
+def start_fetchers(context: BuildContext, access: Access) -> list[Any]:
+    """Start the fetchers; together they take a quarter of the smallest node's slots at most."""
+    count = min(MOST_FETCHERS, max(1, _processors() // 2))
+    slots = min(FETCHER_SLOTS, _smallest_node() / (4 * count))
+    options = {"num_cpus": slots, "max_concurrency": CALLS_PER_FETCHER, "scheduling_strategy": SPREAD}
+    return [FetchActor.options(**options).remote(context, access) for _ in range(count)]
+
+
 def start_actors(context: BuildContext) -> list[Any]:
-    """Start the embedder pool: an actor for each GPU, or for every two processors; these take half the slots."""
+    """Start the embedder pool: an actor for each GPU, or for every two processors, unless set.
+
+    Those without a GPU take half the slots of the smallest node: should it be the last one left, all fit there, a
+    reader too.
+    """
     if context.embedder.backend == "gpu":
         gpus = context.config.embed.actors or max(1, _resource("GPU"))
         return [EmbedActor.options(num_cpus=MOST_ACTOR_SLOTS, num_gpus=1).remote(context, 0) for _ in range(gpus)]
     processors = _processors()
     actors = context.config.embed.actors or max(1, processors // 2)
-    slots = min(MOST_ACTOR_SLOTS, processors / (2 * actors))
+    slots = min(MOST_ACTOR_SLOTS, _smallest_node() / (2 * actors))
     threads = max(1, processors // actors)
-    return [EmbedActor.options(num_cpus=slots).remote(context, threads) for _ in range(actors)]
+    options = {"num_cpus": slots, "scheduling_strategy": SPREAD}
+    return [EmbedActor.options(**options).remote(context, threads) for _ in range(actors)]
 
 
 def unit_name(urls: Sequence[str]) -> str:
     return stable_id(*urls)[:16]
+
+
+def _smallest_node() -> float:
+    """Return the processors of the smallest node that has any."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    of_nodes = [node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]]
+    return min((count for count in of_nodes if count), default=1.0)
 
 
 def _processors() -> int:

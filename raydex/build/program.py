@@ -145,7 +145,7 @@ class Build:
         self._seconds: dict[str, float] = {}
 
     def run(self, *, plan: bool) -> BuildResult:
-        with ray_running(self._context.config.ray_address), Display(self._status) as display:
+        with ray_running(self._context.config.ray_address, watched=True), Display(self._status) as display:
             self._seconds["start"] = time.perf_counter() - self._status.started
             pipeline = Pipeline(self._context, self._ledger, self._status, display, self._access, embeds=not plan)
             try:
@@ -192,7 +192,7 @@ class Build:
     def _plan(self, pipeline: Pipeline, units: dict[str, str]) -> BuildResult:
         self._status.stage = "planned"
         missing = pipeline.missing_vectors(tuple(units))
-        rate = embedding_rate(self._context.index_dir)
+        rate = embedding_rate(self._context.index_dir, self._context.embedder)
         self._found["plan"] = Plan(
             chunks_to_embed=missing.embedded,
             tokens_to_embed=missing.tokens,
@@ -267,6 +267,7 @@ class Build:
             outcome,
             message,
             seconds=self._seconds,
+            rate=embedding_rate(self._context.index_dir, self._context.embedder),
             resumed=self._resumed,
             manifest=manifest,
             **self._found,

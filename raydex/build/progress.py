@@ -39,6 +39,7 @@ class Status:
     embedded: int = 0
     reused: int = 0
     tokens: int = 0
+    reused_tokens: int = 0
     downloaded_bytes: int = 0
     dropped_words: int = 0
     hidden_words: int = 0
@@ -66,6 +67,7 @@ class Status:
         self.embedded += receipt.embedded
         self.reused += receipt.reused
         self.tokens += receipt.tokens
+        self.reused_tokens += receipt.reused_tokens
         self.embedder_s += receipt.seconds
         self.busy_s["embed"] += receipt.seconds
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from rich.table import Table
 
-from raydex.build.changes import PageChanges
+from raydex.build.changes import PageChanges, Rate, saved_by
 from raydex.build.garbage import Freed
 from raydex.build.gate.verdict import GateReport
 from raydex.build.items import DuplicatesReceipt
@@ -83,12 +83,15 @@ class Plan:
 class BuildResult:
     """How a build ended. timings_s: wall seconds, and `busy_…` summed over all workers.
 
-    pages: by outcome. page_origins: of those read, see units.Fetched. page_changes: against the snapshot that was live.
+    seconds_saved: what embedding the reused chunks would have taken, at the speed that saved_basis names.
+    embedder: its fingerprint. pages: by outcome. page_origins: of those read, see units.Fetched. page_changes: against
+    the snapshot that was live.
     """
 
     outcome: str
     message: str
     index: str
+    embedder: str
     build_id: str
     resumed: bool
     finished_at: str
@@ -102,6 +105,9 @@ class BuildResult:
     chunks: dict[str, int]
     tokens_embedded: int
     tokens_per_s: float
+    tokens_reused: int
+    seconds_saved: float
+    saved_basis: str
     shards: int
     links_beyond_limits: int
     trapped_urls: int
@@ -125,6 +131,7 @@ class BuildResult:
         message: str,
         *,
         seconds: dict[str, float],
+        rate: Rate,
         resumed: bool,
         manifest: Manifest | None = None,
         changes: PageChanges | None = None,
@@ -136,10 +143,13 @@ class BuildResult:
         counts = {name: status.pages[name] for name in ("fetched", "redirected", *NOTABLE)}
         busy = {f"busy_{stage}": round(value, 3) for stage, value in status.busy_s.items()}
         busy_embedders_s = status.embedder_s / status.embedders
+        tokens_per_s = round(status.tokens / busy_embedders_s, 1) if busy_embedders_s else 0.0
+        seconds_saved, basis = saved_by(status.reused_tokens, rate, tokens=status.tokens, tokens_per_s=tokens_per_s)
         return cls(
             outcome=outcome,
             message=message,
             index=context.config.index,
+            embedder=context.embedder.fingerprint,
             build_id=context.build_id,
             resumed=resumed,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -152,7 +162,10 @@ class BuildResult:
             sections=manifest.counts["sections"] if manifest else status.sections,
             chunks={"total": status.chunks, "embedded": status.embedded, "reused": status.reused},
             tokens_embedded=status.tokens,
-            tokens_per_s=round(status.tokens / busy_embedders_s, 1) if busy_embedders_s else 0.0,
+            tokens_per_s=tokens_per_s,
+            tokens_reused=status.reused_tokens,
+            seconds_saved=seconds_saved,
+            saved_basis=basis,
             shards=len(manifest.shards) if manifest else 0,
             links_beyond_limits=pages.truncated,
             trapped_urls=sum(pages.trapped.values()),
@@ -186,6 +199,9 @@ class BuildResult:
             "chunks": self.chunks["total"],
             "embedded_chunks": self.chunks["embedded"],
             "reused_chunks": self.chunks["reused"],
+            "embedded_tokens": self.tokens_embedded,
+            "reused_tokens": self.tokens_reused,
+            "seconds_saved": self.seconds_saved,
             "shards": self.shards,
             "content_digest": self.content_digest,
             "failed_checks": list(dict.fromkeys(failure["check"] for failure in self.gate.get("failures", ()))),
@@ -231,6 +247,8 @@ class BuildResult:
             yield "expected", f"{self.plan.expected_minutes:.1f} minutes of embedding ({self.plan.basis})"
         else:
             yield "chunks", f"{chunks['total']:,} ({chunks['embedded']:,} embedded, {chunks['reused']:,} reused)"
+            if self.tokens_reused:
+                yield "saved", f"{self.seconds_saved:,.0f} s for {self.tokens_reused:,} tokens ({self.saved_basis})"
             yield "shards", f"{self.shards} ({self.bytes / 2**20:,.1f} MiB)"
         yield from self._rows_of_the_end()
         walls = [f"{name} {value:.1f}" for name, value in seconds.items() if not name.startswith("busy_")]

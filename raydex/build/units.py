@@ -138,6 +138,7 @@ class EmbedReceipt:
     reused: int
     tokens: int  # of the embedded ones
     seconds: float
+    reused_tokens: int = 0
 
 
 def outcome_of(error: FetchError | ParseError) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from raydex.build.embedding import embed_units, missing_vectors
+from raydex.build.embedding import embed_units, first_missing, missing_vectors
 from raydex.build.fetching import UnitFetcher
 from raydex.build.gate.run import run_gate
 from raydex.build.gate.verdict import Verdict
@@ -80,6 +80,11 @@ def close_task(context: BuildContext, shuffle: Shuffle, shards: Sequence[Shard])
     return close_shards(context, shuffle, shards)
 
 
+@ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
+def culprit_task(context: BuildContext, unit_id: str) -> str:
+    return first_missing(context, unit_id, VectorStore(context.vectors_dir, context.embedder.dim))
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """What a fetcher may use and reach: secrets by source, and the addresses of the seeds."""
@@ -142,6 +147,10 @@ class EmbedWorker:
     def embed(self, unit_ids: Sequence[str]) -> EmbedReceipt:
         return embed_units(self._context, unit_ids, self._embedder, self._store)
 
+    def embed_one_by_one(self, unit_id: str) -> EmbedReceipt:
+        """Embed and store chunk by chunk: what is missing first when this process dies has killed it."""
+        return embed_units(self._context, [unit_id], self._embedder, self._store, checkpoint_tokens=1)
+
     def gate(self, snapshot_id: str, golden: Golden | None) -> Verdict:
         config = self._context.config
         return run_gate(
@@ -177,5 +186,11 @@ def _told(info: EmbedderInfo) -> str:
     return f"{info.name} (weights {info.sha256[:12]}, {info.backend} {info.precision})"
 
 
-EmbedActor: Any = ray.remote(max_restarts=WORKER_DEATHS, max_task_retries=WORKER_DEATHS)(EmbedWorker)
-FetchActor: Any = ray.remote(max_restarts=WORKER_DEATHS, max_task_retries=WORKER_DEATHS)(FetchWorker)
+ALWAYS = -1
+"""Actors start again on whatever node there is; it is the unit that is given up, when its actor dies each time."""
+
+ACTOR_TRIES = 30
+"""Ray counts each second for which it does not know yet that the node of an actor is gone (about 15 s) as a try."""
+
+EmbedActor: Any = ray.remote(max_restarts=ALWAYS, max_task_retries=ACTOR_TRIES)(EmbedWorker)
+FetchActor: Any = ray.remote(max_restarts=ALWAYS, max_task_retries=ACTOR_TRIES)(FetchWorker)

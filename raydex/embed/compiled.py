@@ -122,17 +122,27 @@ def converted_model(folder: Path, encoder: Encoder, info: EmbedderInfo) -> Path:
     """
     made_of = (info.sha256, info.dim, encoder.pooling, _openvino().__version__, RECIPE)
     cached = model_cache() / f"{stable_id(*made_of)[:24]}"
-    if not _is_whole(cached):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as made:
-            _convert(folder, encoder, Path(made) / "new")
-            shutil.rmtree(cached, ignore_errors=True)
-            try:
-                (Path(made) / "new").rename(cached)
-            except OSError:
-                if not _is_whole(cached):  # else another process was faster
-                    raise
+    try:
+        if not _is_whole(cached):
+            _convert_into(cached, folder, encoder)
+    except OSError as error:
+        raise EmbedError(
+            f"{cached.parent}: the compiled model cannot be kept there ({error.strerror}). Set {CACHE_VARIABLE} to a "
+            "folder that can be written and has 100 MB of room, or use --backend sentence-transformers."
+        ) from error
     return cached / "model.xml"
+
+
+def _convert_into(cached: Path, folder: Path, encoder: Encoder) -> None:
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cached.parent) as made:
+        _convert(folder, encoder, Path(made) / "new")
+        shutil.rmtree(cached, ignore_errors=True)
+        try:
+            (Path(made) / "new").rename(cached)
+        except OSError:
+            if not _is_whole(cached):  # else another process was faster
+                raise
 
 
 def _convert(folder: Path, encoder: Encoder, made: Path) -> None:

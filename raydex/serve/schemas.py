@@ -105,6 +105,17 @@ class LastBuild(BaseModel):
     timings_s: dict[str, float] = {}
 
 
+class LastRun(BaseModel):
+    """What became of the newest run of build_index.py, from last_build.json."""
+
+    ended_at: AwareDatetime
+    seconds: float
+    exit_code: int
+    outcome: str
+    failures_in_a_row: int = 0
+    last_success_at: AwareDatetime | None = None
+
+
 class IndexStatus(BaseModel):
     name: str
     ready: bool
@@ -121,6 +132,7 @@ class IndexStatus(BaseModel):
     current_snapshot_id: str = Field("", description="The live snapshot on disk.")
     stale: Annotated[bool, Field(description="The live snapshot on disk is not the one that is served.")] = False
     last_build: LastBuild | None = None
+    last_run: LastRun | None = None
 
 
 class IndexesResponse(BaseModel):

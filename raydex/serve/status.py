@@ -1,22 +1,25 @@
 """What is served and how old it is: the rows of GET /indexes, and the same figures as gauges.
 
-Engine, checkpoints/<index>/CURRENT, checkpoints/<index>/builds/*/report.json  →  IndexStatus
+Engine, checkpoints/<index>/CURRENT, …/builds/*/report.json, …/last_build.json  →  IndexStatus
 """
 
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from raydex.config import ServeConfig
 from raydex.serve.engine import Engine, OpenIndex
 from raydex.serve.recorder import Recorder
-from raydex.serve.schemas import IndexStatus, LastBuild
+from raydex.serve.schemas import IndexStatus, LastBuild, LastRun
 from raydex.snapshot import snapshot_bytes
 
 logger = logging.getLogger(__name__)
+
+Row = TypeVar("Row", bound=BaseModel)
 
 
 def index_statuses(engine: Engine, config: ServeConfig) -> list[IndexStatus]:
@@ -27,7 +30,13 @@ def index_statuses(engine: Engine, config: ServeConfig) -> list[IndexStatus]:
 def last_build(index_dir: Path) -> LastBuild | None:
     """Return the report of the build that finished last; None when there is none that can be read."""
     newest_first = sorted(index_dir.glob("builds/*/report.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((report for path in newest_first if (report := _read_report(path))), None)
+    return next((report for path in newest_first if (report := _read(LastBuild, path))), None)
+
+
+def last_run(index_dir: Path) -> LastRun | None:
+    """Return what became of the newest run, also of one that built nothing; None when nobody says so."""
+    path = index_dir / "last_build.json"
+    return _read(LastRun, path) if path.exists() else None
 
 
 def record_gauges(statuses: Sequence[IndexStatus], recorder: Recorder) -> None:
@@ -38,6 +47,8 @@ def record_gauges(statuses: Sequence[IndexStatus], recorder: Recorder) -> None:
             recorder.set("raydex_snapshot_bytes", status.bytes, index=status.name)
         if status.last_build:
             _record_build(status.name, status.last_build, recorder)
+        if status.last_run:
+            _record_run(status.name, status.last_run, recorder)
 
 
 def reason_text(error: Exception, config: ServeConfig) -> str:
@@ -54,6 +65,13 @@ def _record_build(index: str, build: LastBuild, recorder: Recorder) -> None:
         recorder.set("raydex_last_build_seconds", seconds, index=index, stage=stage)
 
 
+def _record_run(index: str, run: LastRun, recorder: Recorder) -> None:
+    recorder.set("raydex_last_run_failures", run.failures_in_a_row, index=index)
+    recorder.set("raydex_last_run_seconds", run.seconds, index=index)
+    if run.last_success_at:
+        recorder.set("raydex_last_success_timestamp_seconds", run.last_success_at.timestamp(), index=index)
+
+
 def _status(engine: Engine, config: ServeConfig, name: str) -> IndexStatus:
     index_dir = config.folder / name
     common = IndexStatus(
@@ -61,6 +79,7 @@ def _status(engine: Engine, config: ServeConfig, name: str) -> IndexStatus:
         ready=name in engine.indexes,
         current_snapshot_id=engine.published_id(name),
         last_build=last_build(index_dir),
+        last_run=last_run(index_dir),
     )
     if not common.ready:
         return common.model_copy(update={"reason": reason_text(engine.reasons[name], config)})
@@ -84,9 +103,9 @@ def _figures(index: OpenIndex, current_snapshot_id: str) -> dict[str, object]:
     }
 
 
-def _read_report(path: Path) -> LastBuild | None:
+def _read(kind: type[Row], path: Path) -> Row | None:
     try:
-        return LastBuild.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         logger.warning("build report not readable path=%s reason=%s", path, error)
         return None
