@@ -7,7 +7,6 @@ examples:
   python build_index.py https://docs.example.org/guide/ --index guide --publish-anyway "the old API is gone"
                                                       what the gate refused (exit 5), published with a reason
   python build_index.py --plan https://docs.example.org/guide/ --index guide     what a build would do and take
-
   python build_index.py --sources sources.toml --index docs --every 6h     again and again (docs/schedule.md)
   python build_index.py --sources sources.toml --index docs --data-dir s3://bucket/indexes
                                                       an index on S3 (docs/storage.md), here and in all that follows
@@ -44,7 +43,7 @@ from typing import Any
 from rich.console import Console
 
 from raydex.build import lifecycle
-from raydex.build.mirroring import run_mirrored
+from raydex.build.mirroring import record_mirrored, run_mirrored
 from raydex.build.runs import recorded
 from raydex.build.schedule import DEFAULT_JITTER, keep_building
 from raydex.config import BuildConfig, add_flags, resolve
@@ -197,10 +196,11 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.plan:
         result = run_mirrored(config, lambda here: run_build(here, sources, fresh=options.fresh, plan=True))
     else:
-        with recorded(index_dir, exit_code) as recording:
-            result = recording.result = run_mirrored(
+        with record_mirrored(config), recorded(index_dir, exit_code) as recording:
+            result = run_mirrored(
                 config, lambda here: run_build(here, sources, fresh=options.fresh, publish_anyway=reason)
             )
+            recording.result = result
     Console(stderr=True).print(result.table())
     print(result.json_line())
     return 0

@@ -191,7 +191,8 @@ class StorageFull(RaydexError):
     def __str__(self) -> str:
         return (
             f"{self.path}: {self.free_bytes / 2**20:,.0f} MiB free, {self.needed_bytes / 2**20:,.0f} MiB needed. "
-            "Free some space or choose another --data-dir; the live snapshot is untouched and the same command resumes."
+            "Free some space or choose another --data-dir (for a URI: --work-dir); the live snapshot is untouched and "
+            "the same command resumes."
         )
 
 

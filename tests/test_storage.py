@@ -164,6 +164,9 @@ def test_index_on_s3_is_built_served_rebuilt_and_moved_between_machines(machine,
         build["snapshot_id"] for build in (first, second, third)
     }
 
+    record = s3.client().get_object(Bucket=s3.name, Key="indexes/docs/last_build.json")["Body"].read()
+    assert [run["exit_code"] for run in json.loads(record)["recent"]] == [0, 0, 0]
+
     # a roll back reads no object
     code, line = two("--rollback")
     assert (code, line["snapshot_id"]) == (0, second["snapshot_id"])
@@ -287,7 +290,7 @@ def test_second_builder_is_refused_and_told_who_builds(machine, s3, capsys):
             published(machine("two"), TEXTS)
         for command in (("https://docs.example.org/",), ("--gc",), ("--forget", "https://docs.example.org/")):
             two = machine("two")
-            assert two(*command)[0] == 1
+            assert two(*command)[0] == 6
             assert f"being built by pid {os.getpid()}" in two.stderr
     published(machine("two"), TEXTS)
 
@@ -513,6 +516,15 @@ def test_index_that_is_not_there_is_no_storage_error(machine, s3):
     code, _ = machine("one")("--rollback")
     assert code == 1
     assert serve_index.main(["--data-dir", s3.uri, "--work-dir", str(machine("n").work_dir)]) == 2
+
+
+def test_no_credential_is_logged_even_when_everything_is(machine, s3, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "test-session-token")
+    one = machine("one")
+    published(one, TEXTS)
+    assert one("--list", "--log-level", "DEBUG")[0] == 0
+    assert "Found credentials in environment variables" in one.stderr  # where from, not what
+    assert not re.search("test-se(cret|ssion)|Signature", one.stderr)
 
 
 def test_refused_credentials_are_told_and_not_shown(s3, monkeypatch):

@@ -25,7 +25,7 @@ from raydex.build.exchange import Moved, archived_index, export_snapshot, import
 from raydex.build.forgetting import forget
 from raydex.build.garbage import collect
 from raydex.build.lineage import Move, chain_of, predecessor, roll_back, roll_forward, successor
-from raydex.build.mirroring import collect_mirrored, forget_mirrored, held
+from raydex.build.mirroring import collect_mirrored, forget_mirrored, held, made
 from raydex.checkpoint import build_lock, full_disk_named
 from raydex.config import BuildConfig
 from raydex.errors import ConfigError, SnapshotNotFound
@@ -54,6 +54,13 @@ def asked(options: argparse.Namespace) -> bool:
 def look_after(options: argparse.Namespace, config: BuildConfig) -> int:
     """Do the command that was given, and return the exit code."""
     storage = open_storage(config.uri, config.folder)
+    if storage is None:
+        return _look_after(options, config, None)
+    with full_disk_named(made(storage.folder)):
+        return _look_after(options, config, storage)
+
+
+def _look_after(options: argparse.Namespace, config: BuildConfig, storage: Storage | None) -> int:
     if options.import_ is not None:
         return _import(options, config, storage)
     place = _place(config, storage)

@@ -17,7 +17,15 @@ from raydex.build.garbage import Freed, choose, collect
 from raydex.build.report import BuildResult
 from raydex.checkpoint import build_lock, full_disk_named
 from raydex.config import BuildConfig
-from raydex.errors import GateRefused, NothingToIndex, RaydexError, SnapshotError, StorageError, TooManyFailedPages
+from raydex.errors import (
+    BuildLocked,
+    GateRefused,
+    NothingToIndex,
+    RaydexError,
+    SnapshotError,
+    StorageError,
+    TooManyFailedPages,
+)
 from raydex.snapshot import current_id, snapshot_ids
 from raydex.storage.lease import Lease
 from raydex.storage.mirror import Storage, open_storage
@@ -55,6 +63,31 @@ def run_mirrored(config: BuildConfig, build: Callable[[BuildConfig], BuildResult
             storage.make_live(index, result.snapshot_id, "published")
             _collect_after_build(storage, config, lease)
     return result
+
+
+@contextmanager
+def record_mirrored(config: BuildConfig) -> Iterator[None]:
+    """Go on with the record of the runs before, wherever they ran, and send that of this one, however it ends."""
+    storage = open_storage(config.uri, config.folder)
+    if storage is None:
+        yield
+        return
+    _tried(lambda: storage.pull_record(config.index))
+    try:
+        yield
+    except BuildLocked:  # leaves no trace
+        raise
+    except BaseException:
+        _tried(lambda: storage.push_record(config.index))
+        raise
+    _tried(lambda: storage.push_record(config.index))
+
+
+def _tried(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except StorageError as error:  # what ended the run, or its snapshot, matters more
+        logger.warning("record of the run not mirrored reason=%s", error)
 
 
 @contextmanager

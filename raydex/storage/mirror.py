@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 CURRENT = "CURRENT"
 OBJECTS = "objects"
+RECORD = "last_build.json"
 AREAS = {
     "snapshots": ("snapshots/*/manifest.json",),
     "vectors": ("vectors/*/*.parquet",),
@@ -91,7 +92,7 @@ class Storage:
         if not (folder / "build.lock").exists():  # a cache; where builds are made, a collection knows more
             for name in before.keys() - _files(list_snapshots(folder)).keys():
                 (folder / OBJECTS / name).unlink(missing_ok=True)
-        for name in (JOURNAL, CURRENT):
+        for name in (JOURNAL, RECORD, CURRENT):
             found = self.remote.read(f"{index}/{name}")
             if found:
                 write_bytes(folder / name, found.data)
@@ -173,6 +174,16 @@ class Storage:
     def push_vectors(self, index: str) -> None:
         """Add the vectors that are new here; a build may be running."""
         self._push_area(index, "vectors")
+
+    def pull_record(self, index: str) -> None:
+        """Fetch what is said of the last runs; without one there, what is said here stays."""
+        if found := self.remote.read(f"{index}/{RECORD}"):
+            write_bytes(self.folder / index / RECORD, found.data)
+
+    def push_record(self, index: str) -> None:
+        path = self.folder / index / RECORD
+        if path.exists():
+            self.remote.write(f"{index}/{RECORD}", path.read_bytes())
 
     def make_live(self, index: str, snapshot_id: str, event: str) -> None:
         """Move CURRENT to a snapshot that has been pushed, and say so in the journal, here and there.
