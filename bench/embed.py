@@ -8,7 +8,8 @@ turns, --rounds times; the best round counts. chunks per core-second: chunks ÷ 
 left out. ratio: ours ÷ encode(), of that.
 overlap@10: share of the ten best chunks of a query that both systems agree on, mean over the queries.
 With judged queries (TSV and TREC qrels, judged on pages), all chunks of the folder are embedded by both systems
-(15 minutes) and nDCG@10 compared; without, the queries are headings of the pages and only the sample is embedded.
+(15 minutes) and nDCG@10 compared; without, the queries are headings of the pages, only the sample is embedded, and the
+file keeps the nDCG@10 of the last run that had them.
 
 GEMM peak: bf16 matrix products of 2048³ in one thread (PyTorch, oneDNN). Work of a chunk of n tokens, from the model's
 config.json: layers × n × (8 d² + 4 d f + 4 n d), d the width, f that of the feed-forward layer; a multiplication and an
@@ -88,6 +89,9 @@ def main() -> None:
         result["ndcg_at_10"] = {
             name: round(figures(evaluate(golden, _run(ids, urls, of), k=TOP)).ndcg, 4) for name, of in vectors.items()
         }
+    elif RESULTS.exists():
+        before = json.loads(RESULTS.read_bytes())
+        result |= {name: before[name] for name in ("judged_queries", "ndcg_at_10") if name in before}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
