@@ -1,6 +1,6 @@
 """A whole build against the well-known recipe, on the same local site in one run: speed and peak memory.
 
-    python bench/build.py [--pages 100]     last line: JSON, kept in bench/results/build.json
+    python bench/build.py [--pages 150]     last line: JSON, kept in bench/results/build.json
 
 The site: the first pages of python3-doc (by path), closed in itself: links to pages that are left out are cut. Ours is
 `build_index.py URL` with its defaults, from nothing to a published snapshot; the recipe is bench/recipe_build.py, to
@@ -38,7 +38,7 @@ _LINK = re.compile(rb'(<a\b[^>]*?)\shref="([^"#]*)(#[^"]*)?"')
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pages", type=int, default=100)
+    parser.add_argument("--pages", type=int, default=150)
     options = parser.parse_args()
     load_embedder("all-MiniLM-L6-v2")  # compiled once per machine
     with tempfile.TemporaryDirectory(prefix="raydex-bench-") as work:

@@ -73,6 +73,26 @@ def test_crawl_and_parser_numbers_of_the_readme_are_those_that_the_benches_wrote
         assert words in readme, f"README.md should say {words!r} (bench/results/)"
 
 
+def test_embedding_and_build_numbers_of_the_readme_are_those_that_the_benches_wrote():
+    embed, build = (
+        json.loads((ROOT / "bench" / "results" / name).read_text()) for name in ("embed.json", "build.json")
+    )
+    readme = (ROOT / "README.md").read_text()
+    ours, theirs = (embed["systems"][name] for name in ("raydex", "sentence-transformers encode()"))
+    ndcg = embed["ndcg_at_10"]
+    for words in (
+        f"{embed['ratio']:.1f} × sentence-transformers' encode() per core-second",
+        f"({ours['chunks_per_core_s']:.0f} against {theirs['chunks_per_core_s']:.0f} chunks)",
+        f"{embed['share_of_bf16_peak']:.0%} of the processor's bf16 peak",
+        f"overlap@10 {embed['overlap_at_10']:.3f}",
+        f"nDCG@10 {ndcg['raydex']:.3f} against {ndcg['sentence-transformers encode()']:.3f}",
+        f"one query {ours['query_p50_ms']:.1f} ms",
+        f"{build['ratio']:.1f} × the LangChain + FAISS + Ray recipe on the same {build['ours']['pages']} pages",
+        f"with {build['memory_ratio']:.2f} × its memory",
+    ):
+        assert words in readme, f"README.md should say {words!r} (bench/results/)"
+
+
 def test_numbers_of_the_operations_page_are_those_that_the_bench_wrote():
     scale = json.loads((ROOT / "bench" / "results" / "scale.json").read_text())
     largest, smaller = scale["sizes"]["2000000"], scale["sizes"]["50000"]
