@@ -89,7 +89,8 @@ def _ours(url: str, data_dir: Path) -> dict[str, Any]:
     manifest = read_manifest(index_dir, current_id(index_dir))
     paths = [index_dir / "objects" / shard.objects["sections"].sha256 for shard in manifest.shards]
     characters = sum(pc.sum(pc.utf8_length(pq.read_table(path, columns=["text"])["text"])).as_py() for path in paths)
-    return _figures(line["pages"], line["chunks"], characters, wall_s, mb(peak.total())) | {"stages": line["timings_s"]}
+    pages = line["pages"] + line["skipped_pages"]  # those with nothing to index are fetched and read as well
+    return _figures(pages, line["chunks"], characters, wall_s, mb(peak.total())) | {"stages": line["timings_s"]}
 
 
 def _recipe(url: str, folder: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """A real Ray cluster of two nodes that share a folder: one is killed in the middle of a build, which goes on."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from tests.docsite import DocSite, handbook
 from tests.processes import command_line, descendants
@@ -16,18 +18,21 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 PAGES = 48
-NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def nodes() -> Iterator[tuple[str, int]]:
     """Yield the address and the raylet of the second node; each node has an address of its own on loopback."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.3", **NODE})
-    try:
-        second = cluster.add_node(num_cpus=3, node_ip_address="127.0.0.4", **NODE)
-        yield cluster.address, second.all_processes["raylet"][0].process.pid
-    finally:
-        cluster.shutdown()
+    command = [sys.executable, "-m", "tests.two_nodes"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
+        try:
+            assert cluster.stdout is not None
+            line = next(line for line in cluster.stdout if line.startswith("{"))
+            started = json.loads(line)
+            yield started["address"], started["raylet"]
+        finally:
+            cluster.communicate(timeout=60)  # closes stdin
 
 
 def actors_below(raylet: int) -> set[str]:
