@@ -12,7 +12,7 @@ from typing import Protocol
 from raydex.embed.batching import TokenRow
 from raydex.embed.fake import FAKE_MODEL, HashEmbedder, WordTokenizer
 from raydex.embed.gpu import GpuEmbedder, has_gpu
-from raydex.embed.models import dim_of, encoder_of, max_tokens_of, resolve_model, weights_sha256
+from raydex.embed.models import dim_of, encoder_of, max_tokens_of, required_encoder, resolve_model, weights_sha256
 from raydex.embed.tokenizers import SubwordTokenizer, TextTokenizer
 from raydex.errors import EmbedError
 from raydex.records import EmbedderInfo, Vectors
@@ -58,8 +58,8 @@ def describe(model: str, backend: str = "auto") -> EmbedderInfo:
         precision="fp32",
     )
     chosen = _automatic(folder) if backend == "auto" else backend
-    if chosen != "sentence-transformers" and encoder_of(folder) is None:
-        raise EmbedError(f"{model}: backend {chosen} runs one transformer with mean or cls pooling only; use another")
+    if chosen != "sentence-transformers":
+        required_encoder(model, folder)
     if chosen == "openvino":
         if find_spec("openvino") is None:
             raise EmbedError("backend openvino: the package is not installed (see requirements.txt)")

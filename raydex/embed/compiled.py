@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from raydex.embed.batching import TokenRow, padded, token_batches
-from raydex.embed.models import Encoder, encoder_of, resolve_model
+from raydex.embed.models import Encoder, required_encoder, resolve_model
 from raydex.embed.network import load_network
 from raydex.embed.tokenizers import SubwordTokenizer
 from raydex.errors import EmbedError
@@ -64,9 +64,7 @@ class CompiledEmbedder:
 
     def __init__(self, info: EmbedderInfo, *, threads: int = 0, batch_tokens: int) -> None:
         folder = resolve_model(info.name)
-        encoder = encoder_of(folder)
-        if encoder is None:
-            raise EmbedError(f"{info.name}: not a model that can be compiled; use --backend sentence-transformers")
+        encoder = required_encoder(info.name, folder)
         self.info, self.batch_tokens = info, batch_tokens
         self.tokenizer = SubwordTokenizer(folder)
         self._pad_id = encoder.pad_id
@@ -76,7 +74,7 @@ class CompiledEmbedder:
 
     def embed_passages(self, texts: Sequence[str], token_ids: Sequence[TokenRow] = ()) -> Vectors:
         """Embed the texts; where their token_ids are given, the texts are not looked at."""
-        rows = token_ids or [self.tokenizer.with_special(self.tokenizer.encode(text)[0]) for text in texts]
+        rows = token_ids or self.tokenizer.token_ids(texts)
         vectors = np.empty((len(rows), self.info.dim), dtype=np.float32)
         with self._lock:
             requests = self._streams
@@ -87,7 +85,7 @@ class CompiledEmbedder:
         return vectors
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        rows = [self.tokenizer.with_special(self.tokenizer.encode(text)[0]) for text in texts]
+        rows = self.tokenizer.token_ids(texts)
         vectors = np.empty((len(rows), self.info.dim), dtype=np.float32)
         with self._lock:
             for batch in token_batches([*map(len, rows)], self.batch_tokens):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from raydex.embed.batching import TokenRow, padded, token_batches
-from raydex.embed.models import encoder_of, resolve_model
+from raydex.embed.models import required_encoder, resolve_model
 from raydex.embed.network import load_network
 from raydex.embed.tokenizers import SubwordTokenizer
 from raydex.errors import EmbedError
@@ -31,9 +31,7 @@ class GpuEmbedder:
         import torch
 
         folder = resolve_model(info.name)
-        encoder = encoder_of(folder)
-        if encoder is None:
-            raise EmbedError(f"{info.name}: its pooling is not known here; use --backend sentence-transformers")
+        encoder = required_encoder(info.name, folder)
         if device == "cuda" and not torch.cuda.is_available():
             raise EmbedError("no GPU that this PyTorch can use; install its CUDA build, or leave --backend gpu out")
         self.info, self.batch_tokens = info, batch_tokens
@@ -44,7 +42,7 @@ class GpuEmbedder:
 
     def embed_passages(self, texts: Sequence[str], token_ids: Sequence[TokenRow] = ()) -> Vectors:
         """Embed the texts; where their token_ids are given, the texts are not looked at."""
-        rows = token_ids or [self.tokenizer.with_special(self.tokenizer.encode(text)[0]) for text in texts]
+        rows = token_ids or self.tokenizer.token_ids(texts)
         vectors = np.empty((len(rows), self.info.dim), dtype=np.float32)
         running: list[tuple[list[int], Any]] = []
         with self._torch.inference_mode():

@@ -113,6 +113,16 @@ class Encoder:
     pad_id: int
 
 
+def required_encoder(name: str, folder: Path) -> Encoder:
+    """Return how a model pools; EmbedError when only sentence-transformers can run it."""
+    if encoder := encoder_of(folder):
+        return encoder
+    raise EmbedError(
+        f"{name}: only one transformer with mean or cls pooling can be compiled or run on a GPU here; use --backend "
+        "sentence-transformers"
+    )
+
+
 def encoder_of(folder: Path) -> Encoder | None:
     """Return how the model pools; None when it is built otherwise, and only its own library can run it."""
     modules = read_json(folder / "modules.json", kind=list)

@@ -61,5 +61,9 @@ class SubwordTokenizer:
     def with_special(self, ids: Sequence[int]) -> list[int]:
         return [*self._before, *ids[: self.max_tokens - self.special_tokens], *self._after]
 
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return what the model reads of each text."""
+        return [self.with_special(self.encode(text)[0]) for text in texts]
+
     def count(self, text: str) -> int:
         return len(self.encode(text)[0]) + self.special_tokens

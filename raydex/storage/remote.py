@@ -154,23 +154,17 @@ class Remote:
             self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
 
     def _create(self, name: str, data: bytes) -> bool:
-        try:
-            self._pipe(name, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _is_refused_condition(error):
-                return False
-            raise
-        return True
+        return self._pipe_if(name, data, FileExistsError, mode="create")
 
     def _replace(self, name: str, data: bytes, expected: str) -> bool:
+        return self._pipe_if(name, data, FileNotFoundError, IfMatch=expected)
+
+    def _pipe_if(self, name: str, data: bytes, refusal: type[OSError], **condition: str) -> bool:
+        """Write on a condition; False when it does not hold. refusal: what the library may call that."""
         try:
-            self._pipe(name, data, IfMatch=expected)
-        except FileNotFoundError:
-            return False
+            self._pipe(name, data, **condition)
         except OSError as error:
-            if _is_refused_condition(error):
+            if isinstance(error, refusal) or _is_refused_condition(error):
                 return False
             raise
         return True
