@@ -5,60 +5,35 @@ import importlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zstandard
 
-import build_index
 import serve_index
 from raydex.build import mirroring
 from raydex.checkpoint import VectorStore
 from raydex.client import RaydexClient
 from raydex.config import BuildConfig, ServeConfig
 from raydex.embed import HashEmbedder
-from raydex.errors import BuildLocked, ConfigError, SnapshotCorrupt, SnapshotNotFound, StorageError
-from raydex.journal import moves
+from raydex.errors import ConfigError, SnapshotCorrupt, SnapshotNotFound, StorageError
 from raydex.serve.engine import Engine
 from raydex.snapshot import list_snapshots
 from raydex.storage.lease import FILE as LEASE
-from raydex.storage.mirror import Storage, open_storage
 from raydex.storage.remote import NEW, Remote
-from tests.builder import Builder
 from tests.docsite import DocSite, handbook, handbook_paths, question
+from tests.machines import TEXTS, Machine, first_hit, published, sent
 from tests.processes import free_port
-from tests.s3 import S3Server
 from tests.snapshots import make_snapshot
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 PAGES = 8
+pytest_plugins = ["tests.s3_fixtures"]
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture
-def s3(server, monkeypatch, request):
-    """The server, with an empty bucket named after the test."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    server.name = re.sub(r"[^a-z0-9]+", "-", request.node.name[5:].lower())[:60].strip("-")
-    server.client().create_bucket(Bucket=server.name)
-    server.uri = f"s3://{server.name}/indexes"
-    server.requests()
-    return server
 
 
 @pytest.fixture
@@ -67,65 +42,10 @@ def site():
         yield site
 
 
-class Machine(Builder):
-    """A machine with a mirror of its own that builds and looks after an index on S3."""
-
-    def __init__(self, uri, work_dir, capsys):
-        super().__init__(work_dir, capsys)
-        self.uri, self.work_dir = uri, work_dir
-
-    def __call__(self, *arguments):
-        fixed = ["--index", "docs", "--data-dir", self.uri, "--work-dir", str(self.work_dir), "--model", "hash"]
-        code = build_index.main([*arguments, *fixed])
-        self.stdout, self.stderr = self._capsys.readouterr()
-        last = self.stdout.splitlines()[-1] if self.stdout else ""
-        return code, json.loads(last) if last.startswith("{") else {}
-
-    def storage(self) -> Storage:
-        found = open_storage(self.uri, self.work_dir)
-        assert found
-        return found
-
-    def engine(self) -> Engine:
-        return Engine(ServeConfig(data_dir=self.uri, work_dir=self.work_dir, index=("docs",)))
-
-
-@pytest.fixture
-def machine(s3, tmp_path, capsys):
-    return lambda name: Machine(s3.uri, tmp_path / name, capsys)
-
-
 def edit(site, number, words):
     path = handbook_paths(PAGES)[number]
     body = site.route(path).body.decode()
     site.put(path, body.replace("Install the", f"{words} Install the"))
-
-
-def sent(requests, method, part=""):
-    return [line for line in requests if line.startswith(method) and part in line]
-
-
-TEXTS = {f"https://docs.example.org/{word}.html#{word}": f"all about {word}" for word in ("file", "date", "loop")}
-
-SECONDS = count()
-
-
-def published(machine, texts):
-    """Publish a snapshot without a crawl; return its manifest."""
-    storage = machine.storage()
-    with storage.alone("docs") as lease:
-        folder = storage.pull("docs", alone=True)
-        now = datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=next(SECONDS))  # no two of one age
-        manifest = make_snapshot(folder, texts, HashEmbedder(), published=False, now=now)
-        storage.push("docs", lease)
-        storage.make_live("docs", manifest.snapshot_id, "published")
-    return manifest
-
-
-def first_hit(engine, text):
-    index = engine.select(["docs"])[0]
-    vectors = engine.embed(index.model_id, [text])
-    return engine.indexes["docs"].searcher.search(vectors, k=1)[0][0]
 
 
 @pytest.mark.cluster
@@ -281,176 +201,6 @@ def test_vectors_are_sent_while_a_build_runs(machine, s3, monkeypatch):
     found = VectorStore(two.index_dir / "vectors" / "f", dim=4)
     found.refresh()
     assert len(found) == 2
-
-
-def test_second_builder_is_refused_and_told_who_builds(machine, s3, capsys):
-    published(machine("one"), TEXTS)
-    with machine("one").storage().alone("docs"):
-        with pytest.raises(BuildLocked, match=rf"pid {os.getpid()} on {socket.gethostname()} since 20"):
-            published(machine("two"), TEXTS)
-        for command in (("https://docs.example.org/",), ("--gc",), ("--forget", "https://docs.example.org/")):
-            two = machine("two")
-            assert two(*command)[0] == 6
-            assert f"being built by pid {os.getpid()}" in two.stderr
-    published(machine("two"), TEXTS)
-
-
-def lease_of(storage, **changes):
-    """Leave behind the lease of another process."""
-    with storage.alone("docs"):
-        found = storage.remote.read(f"docs/{LEASE}")
-    storage.remote.write(f"docs/{LEASE}", json.dumps({**json.loads(found.data), **changes}).encode())
-
-
-@pytest.mark.parametrize(
-    "stale",
-    [
-        {"expires": time.time() - 1, "place": "another machine"},
-        {"pid": 2**22 + 1},  # more than any process here can have
-    ],
-    ids=["run out", "process gone"],
-)
-def test_stale_lease_is_taken_over(machine, s3, stale):
-    storage = machine("one").storage()
-    lease_of(storage, **stale)
-    assert published(machine("two"), TEXTS).snapshot_id == storage.current_id("docs")
-
-
-def test_lease_of_a_living_process_elsewhere_is_respected(machine, s3):
-    lease_of(machine("one").storage(), place="another machine", pid=2**22 + 1)
-    with pytest.raises(BuildLocked):
-        published(machine("two"), TEXTS)
-
-
-def test_builder_that_lost_its_lease_publishes_nothing(machine, s3):
-    storage = machine("one").storage()
-    with storage.alone("docs") as lease:
-        make_snapshot(storage.pull("docs", alone=True), TEXTS, HashEmbedder(), published=False)
-        lease_of_two = json.loads(storage.remote.read(f"docs/{LEASE}").data) | {"token": "another", "holder": "pid 7"}
-        storage.remote.write(f"docs/{LEASE}", json.dumps(lease_of_two).encode())
-        with pytest.raises(BuildLocked, match="pid 7"):
-            storage.push("docs", lease)
-    names = s3.objects(s3.name)
-    assert not any("manifest.json" in name or name.endswith("CURRENT") for name in names)
-    assert f"indexes/docs/{LEASE}" in names  # it is another's
-
-
-@pytest.mark.parametrize("dies_at", ["manifest.json", "journal.jsonl", "CURRENT"])
-def test_publication_that_dies_half_way_leaves_the_old_snapshot_live(machine, s3, monkeypatch, dies_at):
-    one, server = machine("one"), machine("server")
-    first = published(one, TEXTS)
-
-    def dying(self, *arguments, **named):
-        if any(str(argument).endswith(dies_at) for argument in arguments):
-            raise KeyboardInterrupt
-        return original[self_name](self, *arguments, **named)
-
-    self_name = "upload" if dies_at == "manifest.json" else "write"
-    original = {self_name: getattr(Remote, self_name)}
-    with monkeypatch.context() as patched:
-        patched.setattr(Remote, self_name, dying)
-        with pytest.raises(KeyboardInterrupt):
-            published(one, {**TEXTS, "https://docs.example.org/new.html": "something new"})
-    assert server.engine().indexes["docs"].manifest.snapshot_id == first.snapshot_id
-    third = published(one, {**TEXTS, "https://docs.example.org/new.html": "something new"})
-    assert first_hit(server.engine(), "something new").chunk.text == "something new"
-    assert one("--verify")[0] == 0
-    assert server.storage().current_id("docs") == third.snapshot_id
-
-
-def test_two_writers_of_one_object_cannot_overwrite_each_other(s3):
-    one, two = Remote(s3.uri), Remote(s3.uri)
-    assert one.write("docs/CURRENT", b"a", expected=NEW)
-    assert not two.write("docs/CURRENT", b"b", expected=NEW)
-    seen = two.read("docs/CURRENT")
-    assert seen
-    assert one.write("docs/CURRENT", b"c", expected=seen.version)
-    assert not two.write("docs/CURRENT", b"d", expected=seen.version)
-    found = two.read("docs/CURRENT")
-    assert found
-    assert found.data == b"c"
-
-
-def test_roll_back_during_a_publication_is_kept_in_the_journal(machine, s3, monkeypatch):
-    one, two = machine("one"), machine("two")
-    first = published(one, TEXTS)
-    second = published(one, {**TEXTS, "https://docs.example.org/b.html": "b"})
-    write, moved = Remote.write, list[str]()
-
-    def overtaken(self, name, data, **condition):
-        if name.endswith("CURRENT") and not moved:
-            moved.append(name)
-            assert two("--rollback", first.snapshot_id)[0] == 0
-        return write(self, name, data, **condition)
-
-    monkeypatch.setattr(Remote, "write", overtaken)
-    third = published(one, {**TEXTS, "https://docs.example.org/c.html": "c"})
-    assert one("--list", "--json")[0] == 0
-    assert [entry.snapshot_id for entry in moves(one.index_dir, third.snapshot_id)] == [
-        first.snapshot_id,
-        second.snapshot_id,
-        first.snapshot_id,
-        third.snapshot_id,
-    ]
-
-
-def test_collection_removes_objects_of_snapshots_that_go_and_no_others(machine, s3):
-    one, two = machine("one"), machine("two")
-    manifests = [published(one, {**TEXTS, f"https://docs.example.org/{n}.html": f"number {n}"}) for n in range(4)]
-    server = machine("server")
-    server.storage().pull("docs")
-    server.storage().pull_objects("docs", [m.snapshot_id for m in manifests])
-    objects = {name for name in s3.objects(s3.name) if "/objects/" in name}
-    _, told = two("--gc", "--keep-snapshots", "1", "--grace-s", "0", "--dry-run")
-    assert {name for name in s3.objects(s3.name) if "/objects/" in name} == objects
-    code, freed = two("--gc", "--keep-snapshots", "1", "--grace-s", "0")
-    assert code == 0
-    assert freed == {**told, "dry_run": False}
-    left = s3.objects(s3.name)
-    kept = {m.snapshot_id for m in manifests} - set(freed["snapshots"])
-    assert {name.split("/")[-2] for name in left if name.endswith("manifest.json")} == kept == set(freed["kept"])
-    needed = {f.sha256 for m in manifests if m.snapshot_id in kept for s in m.shards for f in s.objects.values()}
-    assert {name.rpartition("/")[2] for name in left if "/objects/" in name} == needed
-    assert freed["objects"] == len(objects) - len(needed) > 0
-    assert one("--list", "--json")[0] == 0
-    assert {json.loads(line)["snapshot_id"] for line in one.stdout.splitlines()} == kept
-    assert not server.engine().reasons
-    assert {path.name for path in (server.index_dir / "objects").iterdir()} == needed
-
-
-def test_roll_back_to_a_snapshot_that_is_collected_at_that_moment_wins(machine, s3, monkeypatch):
-    one, two = machine("one"), machine("two")
-    first, *_ = [published(one, {f"https://docs.example.org/{n}.html": f"number {n}"}) for n in range(4)]
-    delete, moved = Remote.delete, list[str]()
-
-    def overtaken(self, names):
-        names = list(names)
-        if not moved and any(name.endswith("manifest.json") for name in names):
-            moved.extend(names)
-            assert two("--rollback", first.snapshot_id)[0] == 0
-        delete(self, names)
-
-    monkeypatch.setattr(Remote, "delete", overtaken)
-    assert one("--gc", "--keep-snapshots", "1", "--grace-s", "0")[0] == 0
-    assert any(first.snapshot_id in name for name in moved)
-    assert first_hit(machine("server").engine(), "number 0").chunk.text == "number 0"
-    assert one("--verify")[0] == 0
-
-
-def test_roll_back_to_a_snapshot_that_has_just_been_collected_says_so(machine, s3, monkeypatch):
-    one, two = machine("one"), machine("two")
-    first, second = [published(one, {f"https://docs.example.org/{n}.html": f"number {n}"}) for n in range(2)]
-    write = Remote.write
-
-    def overtaken(self, name, data, **condition):
-        if name.endswith("CURRENT"):
-            self.delete([f"docs/snapshots/{first.snapshot_id}/manifest.json"])
-        return write(self, name, data, **condition)
-
-    monkeypatch.setattr(Remote, "write", overtaken)
-    assert two("--rollback")[0] == 1
-    assert first.snapshot_id in two.stderr
-    assert one.storage().current_id("docs") == second.snapshot_id
 
 
 def test_snapshot_is_diffed_exported_and_imported_from_s3(machine, s3, tmp_path):
