@@ -20,6 +20,8 @@ from raydex.records import Vectors
 from utils.files import HashedFile
 
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+"""One entry for each row: may it be found?"""
 
 RECALL_AT = 10
 """Verified is the share of the ten best rows that are found."""
@@ -111,10 +113,19 @@ class SearchIndex:
         self._exact, self._coarse, self._refine, self.vectors = exact, coarse, refine, vectors
         self.rows, self.dim = exact.ntotal, exact.d
 
-    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
-        """Return scores and rows of the k best rows found, (q, k) each, best first; k is at most the rows there are."""
+    def search(self, vectors: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
+        """Return scores and rows of the k best rows found, (q, k) each, best first; k is at most the rows there are.
+
+        allowed: the rows to choose from, at least k. They are looked at exactly, whatever the kind of the index: a
+        coarse form knows nothing of them, and would have to be asked for too many candidates.
+        """
         faiss.omp_set_num_threads(1)  # per calling thread, 0.1 µs; more threads do not help one query
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        if allowed is not None:
+            bits = np.packbits(allowed, bitorder="little")
+            chosen = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+            scores, rows = self._exact.search(vectors, k, params=chosen)
+            return scores, rows
         if self._coarse is None or k * self._refine >= self.rows:
             scores, rows = self._exact.search(vectors, k)
             return scores, rows

@@ -267,14 +267,72 @@ class Manifest:
     parent_manifest_sha256: str = ""  # of the parent's manifest.json; empty without one, or from an older Raydex
 
 
+SearchMode = Literal["hybrid", "dense", "lexical"]
+Grouping = Literal["none", "section", "page"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What a chunk must have to be found. Several values of one: any of them. path: how the URL's path begins."""
+
+    source: tuple[str, ...] = ()
+    version: tuple[str, ...] = ()
+    language: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A question to an index: which hits are wanted, and how they are ranked.
+
+    text: plain words; "quoted words" must stand so, a word after `-` must not. group_by: one hit for each chunk, section
+    or page. explain: say of each hit what its score is made of.
+    """
+
+    text: str
+    k: int = 10
+    offset: int = 0
+    mode: SearchMode = "hybrid"
+    filters: Filters = Filters()
+    group_by: Grouping = "section"
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.offset < 0:
+            raise ValueError(f"k is {self.k} and offset {self.offset}; k must be at least 1, offset at least 0")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One answer to a query. rank: 1-based; score: cosine in [−1, 1], higher is better."""
+    """One answer to a query. rank: 1-based; score: higher is better, and its meaning that of the mode.
+
+    scores: `dense`, the cosine in [−1, 1], and `lexical`, BM25, where the passage has them. highlights: characters
+    start:end of the chunk's text that the query's words stand for; excerpt: the part of it around most of them.
+    more: other hits of the same group, best first. copies: URLs of passages left out because they say the same.
+    explanation: what the score is the sum of.
+    """
 
     rank: int
     score: float
     index: str
     chunk: Chunk
+    scores: dict[str, float] = field(default_factory=dict)
+    kind: SectionKind = "prose"
+    highlights: tuple[tuple[int, int], ...] = ()
+    excerpt: tuple[int, int] = (0, 0)
+    more: tuple["Hit", ...] = ()
+    copies: tuple[str, ...] = ()
+    explanation: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a query found. confidence: from 0 to 1, that the answer is there. facets: name → value → candidates."""
+
+    hits: tuple[Hit, ...]
+    confidence: float = 1.0
+    facets: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from raydex.ann import (
     BLOCK_ROWS,
     KINDS,
+    Mask,
     Rows,
     SearchIndex,
     best_rows,
@@ -353,13 +354,16 @@ def check_object(path: Path, stored: StoredObject, *, verify: bool = True) -> No
 class OpenShard:
     """A shard in memory (the vectors are mapped, and so shared between processes). Safe for concurrent searches."""
 
-    def __init__(self, shard: Shard, index: SearchIndex, chunks: pa.Table, sections: pa.Table) -> None:
+    def __init__(
+        self, shard: Shard, index: SearchIndex, chunks: pa.Table, sections: pa.Table, pages: pa.Table
+    ) -> None:
         self.shard = shard
         self.chunk_ids: list[str] = chunks["chunk_id"].to_pylist()
         self._section_ids: list[str] = sections["section_id"].to_pylist()
         self._index = index
         self.chunks = _columns(chunks)
         self.sections = _columns(sections)
+        self.pages = _columns(pages)
 
     def __len__(self) -> int:
         return self.shard.chunk_count
@@ -372,18 +376,20 @@ class OpenShard:
     def page_count(self) -> int:
         return self.shard.page_count
 
-    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
+    def search(self, vectors: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Return the scores and rows, (q, min(k, rows of the shard)) each, best first; ties in no particular order.
+
+        allowed: choose from these rows only.
 
         A score is the bit-equal inner product of the two vectors whatever else is in the shard or the call, and
         whatever the kind of the index: one that is not exact may miss a row, but gives none another score.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(f"query vectors are {vectors.shape}, expected (q, {self.dim})")
-        k = min(k, len(self))
+        k = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
         if not k or not len(vectors):
             return np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
-        return self._index.search(vectors, k)
+        return self._index.search(vectors, k, allowed)
 
     @property
     def vectors(self) -> Vectors:
@@ -466,6 +472,7 @@ def open_shard(shard: Shard, objects_dir: Path, *, verify: bool = True) -> OpenS
         open_vectors(shard, objects_dir),
         _read_table(objects_dir / shard.objects["chunks"].sha256, CHUNK_SCHEMA, shard.chunk_count),
         _read_table(objects_dir / shard.objects["sections"].sha256, SECTION_SCHEMA, shard.section_count),
+        pages_of(shard, objects_dir),
     )
 
 
