@@ -122,8 +122,8 @@ class SearchIndex:
         faiss.omp_set_num_threads(1)  # per calling thread, 0.1 µs; more threads do not help one query
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if allowed is not None:
-            bits = np.packbits(allowed, bitorder="little")
-            chosen = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+            bitmap: Any = faiss.IDSelectorBitmap
+            chosen = faiss.SearchParameters(sel=bitmap(np.packbits(allowed, bitorder="little")))
             scores, rows = self._exact.search(vectors, k, params=chosen)
             return scores, rows
         if self._coarse is None or k * self._refine >= self.rows:

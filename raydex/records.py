@@ -273,13 +273,19 @@ Grouping = Literal["none", "section", "page"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What a chunk must have to be found. Several values of one: any of them. path: how the URL's path begins."""
+    """What a passage must be; several values of one kind are alternatives, an empty tuple takes all.
 
-    source: tuple[str, ...] = ()
-    version: tuple[str, ...] = ()
-    language: tuple[str, ...] = ()
-    kind: tuple[str, ...] = ()
-    path: str = ""
+    languages: `en` takes `en-GB` too. paths: of URLs, whole segments (`/3/library`), or URLs (`https://host/3/library`).
+    """
+
+    sources: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any((self.sources, self.versions, self.languages, self.kinds, self.paths))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +325,7 @@ class Hit:
     chunk: Chunk
     scores: dict[str, float] = field(default_factory=dict)
     kind: SectionKind = "prose"
+    version: str = ""
     highlights: tuple[tuple[int, int], ...] = ()
     excerpt: tuple[int, int] = (0, 0)
     more: tuple["Hit", ...] = ()

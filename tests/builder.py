@@ -10,7 +10,7 @@ import pytest
 import build_index
 from raydex.embed import HashEmbedder
 from raydex.records import Hit
-from raydex.search import Searcher
+from raydex.search import DenseSearcher
 from raydex.shard import pages_of
 from raydex.snapshot import open_snapshot
 from tests.docsite import DocSite
@@ -46,7 +46,7 @@ class Builder:
         return {url for shard in snapshot.manifest.shards for url in pages_of(shard, objects)["url"].to_pylist()}
 
     def hits(self, text: str, k: int = 5) -> list[Hit]:
-        searcher = Searcher("docs", open_snapshot(self.index_dir))
+        searcher = DenseSearcher("docs", open_snapshot(self.index_dir))
         return searcher.search(HashEmbedder().embed_queries([text]), k=k)[0]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from raydex.ann import KINDS, as_queries, best_rows, open_index, recall_by_refine, write_coarse, write_flat
 from raydex.errors import SnapshotCorrupt
-from raydex.search import Searcher
+from raydex.search import DenseSearcher
 from raydex.shard import open_shard, read_rows, write_shard
 from raydex.snapshot import Snapshot, open_snapshot, recall_failures, verify
 from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
@@ -150,7 +150,7 @@ def test_a_snapshot_of_any_kind_is_verified_opened_and_searched(tmp_path, kind):
     queries = as_queries(clustered(20, seed=7))
 
     def hits(snapshot: Snapshot):
-        found = Searcher("docs", snapshot).search(queries, k=10)
+        found = DenseSearcher("docs", snapshot).search(queries, k=10)
         return [[(hit.score, hit.chunk.chunk_id) for hit in of_query] for of_query in found]
 
     whole = hits(open_snapshot(tmp_path / "flat", exact.snapshot_id))

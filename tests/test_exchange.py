@@ -11,7 +11,7 @@ import pytest
 from raydex.build.exchange import HEAD, export_snapshot, import_snapshot
 from raydex.embed import HashEmbedder
 from raydex.errors import ArchiveRefused, SnapshotCorrupt, StorageFull
-from raydex.search import Searcher
+from raydex.search import DenseSearcher
 from raydex.snapshot import (
     current_id,
     list_snapshots,
@@ -46,7 +46,7 @@ def file(index_dir, tmp_path):
 
 
 def hits(index_dir, text):
-    found = Searcher("any", open_snapshot(index_dir)).search(HashEmbedder().embed_queries([text]), k=3)[0]
+    found = DenseSearcher("any", open_snapshot(index_dir)).search(HashEmbedder().embed_queries([text]), k=3)[0]
     return [(hit.rank, hit.score, hit.chunk) for hit in found]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotIncompatible
 from raydex.records import Hit, StageTimes
-from raydex.search import Searcher, merge_hits
+from raydex.search import DenseSearcher, merge_hits
 from raydex.shard import open_shard, write_shard
 from raydex.snapshot import open_snapshot
 from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
@@ -21,7 +21,7 @@ FEW_NUMBERS = st.lists(st.integers(-1, 1), min_size=3, max_size=3).filter(any)  
 
 def searcher_over(index_dir, chunks, vectors, shards, index="docs"):
     manifest = write_snapshot(index_dir, chunks, vectors, shards=shards)
-    return Searcher(index, open_snapshot(index_dir, manifest.snapshot_id))
+    return DenseSearcher(index, open_snapshot(index_dir, manifest.snapshot_id))
 
 
 def brute_force(chunks, vectors, query):

@@ -7,14 +7,14 @@ wherever a row lies (see shard.py), and every row that ties with the last wanted
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from raydex.ann import Rows
+from raydex.ann import Mask, Rows
 from raydex.errors import SnapshotIncompatible
-from raydex.records import Hit, Section, StageTimes, Vectors
+from raydex.records import Chunk, Hit, Section, StageTimes, Vectors
 from raydex.shard import OpenShard
 from raydex.snapshot import Snapshot
 
@@ -22,12 +22,13 @@ GROWTH = 4
 """How many times more rows to fetch when the wanted ones end within a tie."""
 
 
-class Searcher:
-    """Answers queries from one open snapshot of one index. Safe to use from several threads."""
+class DenseSearcher:
+    """Ranks the chunks of one open snapshot by their vectors alone. Safe to use from several threads."""
 
     def __init__(self, index: str, snapshot: Snapshot) -> None:
         self.index = index
         self.snapshot = snapshot
+        self._starts = np.cumsum([0, *map(len, snapshot.shards)])
 
     def search(self, vectors: Vectors, *, k: int, offset: int = 0, times: StageTimes | None = None) -> list[list[Hit]]:
         """Return, for each row of vectors, the hits of ranks offset + 1 to offset + k, best first.
@@ -37,21 +38,68 @@ class Searcher:
         """
         if k < 1 or offset < 0:
             raise ValueError(f"k is {k} and offset {offset}; k must be at least 1, offset at least 0")
-        self._check(vectors)
+        self.check(vectors)
+        return [
+            [
+                Hit(rank=rank, score=float(score), index=self.index, chunk=self.chunk(int(row)))
+                for rank, (score, row) in enumerate(zip(scores, rows, strict=True), start=offset + 1)
+            ]
+            for scores, rows in ([part[offset:] for part in self.rank(row, offset + k, times=times)] for row in vectors)
+        ]
+
+    def rank(
+        self, vector: Vectors, wanted: int, *, allowed: Mask | None = None, times: StageTimes | None = None
+    ) -> tuple[Vectors, Rows]:
+        """Return the scores, cosines in [−1, 1], and rows of the wanted best chunks, best first, ties by chunk_id.
+
+        vector: float32 (dim,), of a batch that check() let pass. allowed: choose from these rows of the snapshot.
+        """
         started = time.perf_counter()
-        scans = [[_best(shard, row, offset + k) for shard in self.snapshot.shards] for row in vectors]
+        parts = [
+            _best(shard, vector, wanted, None if allowed is None else allowed[start : start + len(shard)])
+            for shard, start in zip(self.snapshot.shards, self._starts, strict=False)
+        ]
         scanned = time.perf_counter()
-        hits = [self._merge(scan, k=k, offset=offset) for scan in scans]
+        scores = np.concatenate([*(scores for scores, _ in parts), np.empty(0, np.float32)])
+        rows = np.concatenate([rows + start for (_, rows), start in zip(parts, self._starts, strict=False)] or [[]])
+        order = self._order(scores, rows.astype(np.int64), wanted)
         if times is not None:
             times.add("scan", scanned - started)
             times.add("merge", time.perf_counter() - scanned)
-        return hits
+        return scores[order], rows[order].astype(np.int64)
+
+    def cosines(self, vector: Vectors, rows: Rows) -> Vectors:
+        """Return the scores of these rows; the last bits may differ from rank()."""
+        scores = np.empty(len(rows), np.float32)
+        for number, local, places in self._by_shard(rows):
+            scores[places] = self.snapshot.shards[number].vectors[local] @ vector
+        return np.clip(scores, -1.0, 1.0)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        vectors = np.empty((len(rows), self.snapshot.manifest.embedder.dim), np.float32)
+        for number, local, places in self._by_shard(rows):
+            vectors[places] = self.snapshot.shards[number].vectors[local]
+        return vectors
+
+    def chunk(self, row: int) -> Chunk:
+        shard, local = self.place(row)
+        return shard.chunk(local)
+
+    def text(self, row: int) -> str:
+        shard, local = self.place(row)
+        return str(shard.chunks["text"][local].as_py())
+
+    def place(self, row: int) -> tuple[OpenShard, int]:
+        """Return the shard of a row, and its row in there."""
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.snapshot.shards[number], row - int(self._starts[number])
 
     def section(self, section_id: str) -> Section | None:
         found = (shard.section(section_id) for shard in self.snapshot.shards)
         return next((section for section in found if section is not None), None)
 
-    def _check(self, vectors: Vectors) -> None:
+    def check(self, vectors: Vectors) -> None:
+        """Raise when no ranking follows from these vectors: SnapshotIncompatible, or ValueError for NaN."""
         model = self.snapshot.manifest.embedder
         if vectors.ndim != 2 or vectors.shape[1] != model.dim:
             raise SnapshotIncompatible(
@@ -64,21 +112,31 @@ class Searcher:
         if not np.isfinite(vectors).all():
             raise ValueError("a query vector holds NaN or infinity; no ranking follows from it")
 
-    def _merge(self, scan: Sequence[tuple[Vectors, Rows]], *, k: int, offset: int) -> list[Hit]:
-        wanted = offset + k
-        floor = _nth_best([scores for scores, _ in scan], wanted)
-        ranked = sorted(
-            (-float(score), shard.chunk_ids[row], number, int(row))
-            for number, (shard, (scores, rows)) in enumerate(zip(self.snapshot.shards, scan, strict=True))
-            for score, row in zip(scores[scores >= floor], rows[scores >= floor], strict=True)
-        )
-        return [
-            Hit(rank=rank, score=-negative, index=self.index, chunk=self.snapshot.shards[number].chunk(row))
-            for rank, (negative, _, number, row) in enumerate(ranked[offset:wanted], start=offset + 1)
-        ]
+    def _order(self, scores: Vectors, rows: Rows, wanted: int) -> Rows:
+        """Return the places of the wanted best, best first, ties by chunk_id."""
+        if len(scores) > wanted:
+            kept = np.flatnonzero(scores >= np.partition(scores, -wanted)[-wanted])
+        else:
+            kept = np.arange(len(scores))
+        order: Rows = kept[np.argsort(-scores[kept], kind="stable")]
+        ranked = scores[order]
+        if (ranked[1:] == ranked[:-1]).any():
+            order = np.array(sorted(order, key=lambda place: (-float(scores[place]), self.chunk_id(int(rows[place])))))
+        return order[:wanted]
+
+    def chunk_id(self, row: int) -> str:
+        shard, local = self.place(row)
+        return shard.chunk_ids[local]
+
+    def _by_shard(self, rows: Rows) -> Iterator[tuple[int, Rows, Rows]]:
+        """Yield (number of the shard, rows in it, their places in rows)."""
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(numbers):
+            places = np.flatnonzero(numbers == number)
+            yield int(number), rows[places] - self._starts[number], places
 
 
-def _best(shard: OpenShard, vector: Vectors, wanted: int) -> tuple[Vectors, Rows]:
+def _best(shard: OpenShard, vector: Vectors, wanted: int, allowed: Mask | None) -> tuple[Vectors, Rows]:
     """Return the scores (clamped to [−1, 1]) and rows of the wanted best rows and of all that tie with the last.
 
     FAISS gives equal scores in descending row order and cuts a tie anywhere, so it is asked for more until the last
@@ -86,17 +144,11 @@ def _best(shard: OpenShard, vector: Vectors, wanted: int) -> tuple[Vectors, Rows
     """
     fetch = wanted + 1
     while True:
-        scores, rows = shard.search(vector[np.newaxis], fetch)
+        scores, rows = shard.search(vector[np.newaxis], fetch, allowed)
         clamped = np.clip(scores[0], -1.0, 1.0)  # rounding puts cosines up to 2e-7 outside
-        if fetch >= len(shard) or clamped[-1] < clamped[wanted - 1]:
+        if len(clamped) < fetch or clamped[-1] < clamped[wanted - 1]:
             return clamped, rows[0]
         fetch *= GROWTH
-
-
-def _nth_best(parts: Sequence[Vectors], n: int) -> float:
-    """Return the n-th highest of all scores, or −1 (the lowest there is) when there are fewer."""
-    scores = np.concatenate([*parts, np.empty(0, np.float32)])
-    return float(np.partition(scores, -n)[-n]) if len(scores) >= n else -1.0
 
 
 def merge_hits(rankings: Iterable[Iterable[Hit]], *, k: int, offset: int = 0) -> list[Hit]:

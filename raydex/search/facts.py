@@ -34,9 +34,13 @@ class Facet:
     numbers: Numbers
     values: tuple[str, ...]
 
-    def mask(self, wanted: Sequence[str]) -> Mask:
-        chosen = np.array([value in wanted for value in self.values], bool)
-        mask: Mask = chosen[self.numbers]
+    def value(self, row: int) -> str:
+        return self.values[self.numbers[row]]
+
+    def mask(self, wanted: Sequence[str], *, with_subtags: bool = False) -> Mask:
+        """Return which rows have one of these values. with_subtags: `en` takes `en-GB` too."""
+        fits = [value in wanted or (with_subtags and value.partition("-")[0] in wanted) for value in self.values]
+        mask: Mask = np.array(fits, bool)[self.numbers]
         return mask
 
     def counts(self, rows: Rows) -> dict[str, int]:
@@ -55,16 +59,20 @@ class Facts:
         self.page = _numbered([(column["page"], len(shard.pages["url"])) for column, shard in pairs])
         self.section = _numbered([(column["section"], shard.shard.section_count) for column, shard in pairs])
         self.facets = {name: _facet([column[name] for column in columns]) for name in FACETS}
-        self._paths = [path for column in columns for path in column["paths"]]
-        pages = len(self._paths)
+        self._urls = [url for shard in snapshot.shards for url in shard.pages["url"].to_pylist()]
+        pages = len(self._urls)
         self.page_chunks = np.bincount(self.page, minlength=pages)[self.page] if pages else self.page
         """Of each row: how many chunks its page has."""
 
     def mask(self, filters: Filters) -> Mask | None:
         """Return which rows pass; None when all do."""
-        masks = [self.facets[name].mask(wanted) for name in FACETS if (wanted := getattr(filters, name))]
-        if filters.path:
-            masks.append(np.array([path.startswith(filters.path) for path in self._paths], bool)[self.page])
+        masks = [
+            self.facets[name].mask(wanted, with_subtags=name == "language")
+            for name in FACETS
+            if (wanted := getattr(filters, f"{name}s"))
+        ]
+        if filters.paths:
+            masks.append(np.array([_lies_under(url, filters.paths) for url in self._urls], bool)[self.page])
         return np.logical_and.reduce(masks) if masks else None
 
     def counts(self, rows: Rows) -> dict[str, dict[str, int]]:
@@ -78,7 +86,6 @@ def _columns(shard: OpenShard) -> Mapping[str, Any]:
     return {
         "page": page,
         "section": section,
-        "paths": [urlsplit(url).path for url in shard.pages["url"].to_pylist()],
         **{name: shard.pages[name].take(pa.array(page)) for name in PAGE_FACETS},
         **{name: shard.sections[name].take(pa.array(section)) for name in SECTION_FACETS},
     }
@@ -101,3 +108,15 @@ def _numbered(parts: Sequence[tuple[Numbers, int]]) -> Numbers:
 def _facet(parts: Sequence[pa.Array]) -> Facet:
     coded = pa.chunked_array(parts, pa.string()).combine_chunks().dictionary_encode()
     return Facet(coded.indices.to_numpy(zero_copy_only=False), tuple(coded.dictionary.to_pylist()))
+
+
+def _lies_under(url: str, paths: Sequence[str]) -> bool:
+    """Paths name whole segments of a URL or of its path: `/3/lib` is not above `/3/library`."""
+    path = urlsplit(url).path
+    for wanted in paths:
+        whole = wanted.rstrip("/")
+        place = url if "://" in whole else path
+        whole = whole if "://" in whole or whole.startswith("/") or not whole else f"/{whole}"
+        if place == whole or place.startswith(f"{whole}/"):
+            return True
+    return False

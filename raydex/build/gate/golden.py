@@ -10,7 +10,7 @@ from raydex.build.gate.parent import Parent
 from raydex.build.gate.verdict import Failure, WorseQuery
 from raydex.embed import Embedder
 from raydex.evaluate import Figures, Golden, Judged, evaluate, figures
-from raydex.search import Searcher
+from raydex.search import DenseSearcher
 from raydex.snapshot import Snapshot
 
 CHUNKS_PER_SECTION = 8
@@ -38,7 +38,7 @@ def golden_queries(
 
 def judge(golden: Golden, snapshot: Snapshot, embedder: Embedder, k: int) -> dict[str, Judged]:
     vectors = embedder.embed_queries(list(golden.queries.values()))
-    hits = Searcher("gate", snapshot).search(vectors, k=CHUNKS_PER_SECTION * k)
+    hits = DenseSearcher("gate", snapshot).search(vectors, k=CHUNKS_PER_SECTION * k)
     run = {query: [hit.chunk.url for hit in of] for query, of in zip(golden.queries, hits, strict=True)}
     return evaluate(golden, run, k=k)
 

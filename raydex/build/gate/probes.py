@@ -19,7 +19,7 @@ from raydex.build.gate.parent import Parent
 from raydex.build.gate.verdict import Failure, failure
 from raydex.embed import Embedder
 from raydex.records import Chunk, Hit, Vectors
-from raydex.search import Searcher
+from raydex.search import DenseSearcher
 from raydex.shard import LENGTH_TOLERANCE, pages_of
 from raydex.snapshot import Snapshot
 
@@ -78,7 +78,7 @@ def own_text(snapshot: Snapshot, embedder: Embedder) -> list[Failure]:
     if not chunks:
         return []
     vectors = embedder.embed_passages([chunk.embedder_input for chunk in chunks])
-    hits = Searcher("gate", snapshot).search(vectors, k=TEXT_PROBES)
+    hits = DenseSearcher("gate", snapshot).search(vectors, k=TEXT_PROBES)
     lost = [chunk.url for chunk, of in zip(chunks, hits, strict=True) if not _finds_itself(chunk, of)]
     message = f"{len(lost)} of {len(chunks)} chunks, embedded anew, do not find themselves"
     return [failure("self_retrieval", message, pages=lost)] if lost else []
@@ -114,7 +114,7 @@ class Sample:
     """The probed pages of a snapshot."""
 
     def __init__(self, snapshot: Snapshot, objects_dir: Path) -> None:
-        self._searcher = Searcher("gate", snapshot)
+        self._searcher = DenseSearcher("gate", snapshot)
         self.probes = list(_probes(snapshot, objects_dir))
 
     def found(self, embedder: Embedder, among: Callable[[str], bool] | None = None) -> dict[str, bool]:

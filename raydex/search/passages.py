@@ -1,0 +1,51 @@
+"""Show why a passage was found: where the query's words stand in it, and the part around most of them.
+
+text, terms → highlights → excerpt    pure
+"""
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+
+from raydex.lexical.analysis import terms
+
+EXCERPT_CHARS = 240
+
+Span = tuple[int, int]
+"""Characters start:end of a text, half-open."""
+
+
+def highlights(text: str, wanted: Collection[str], language: str = "") -> tuple[Span, ...]:
+    """Return where terms of the query stand, in order, touching ones as one. wanted: terms of the analysis."""
+    found = sorted({(term.start, term.end) for term in terms(text, language) if term.text in wanted})
+    merged: list[Span] = []
+    for start, end in found:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return tuple(merged)
+
+
+def excerpt(text: str, marked: Sequence[Span], chars: int = EXCERPT_CHARS) -> Span:
+    """Return the part of at most so many characters that has most of the marked spans, whole words, nearest the top."""
+    if len(text) <= chars:
+        return 0, len(text)
+    starts, ends = [start for start, _ in marked], [end for _, end in marked]
+    best = (0, 0, 0)
+    for number, start in enumerate(starts):
+        last = bisect_left(ends, start + chars + 1)
+        best = max(best, (last - number, -number, last), key=lambda one: one[:2])
+    count, negative, last = best
+    first, end = (starts[-negative], ends[last - 1]) if count else (0, 0)
+    begin = max(0, min(first - (chars - (end - first)) // 3, len(text) - chars))
+    return _whole_words(text, begin, min(len(text), begin + chars))
+
+
+def _whole_words(text: str, begin: int, end: int) -> Span:
+    """Move both ends inwards to where a word begins and ends; a text without spaces is cut where it is."""
+    if begin and not text[begin - 1].isspace():
+        space = next((place for place in range(begin, min(end, begin + 40)) if text[place].isspace()), begin - 1)
+        begin = space + 1
+    if end < len(text) and not text[end].isspace():
+        end = next((place for place in range(end, max(begin, end - 40), -1) if text[place].isspace()), end)
+    return begin, end

@@ -1,0 +1,264 @@
+"""Answer queries from one open snapshot: both legs, filters, fusion, grouping, near-duplicates, highlights.
+
+Query, its vector → legs (to a fixed depth) → fuse → group → leave out near-duplicates → cut → Found
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+
+from raydex.ann import Mask, Rows
+from raydex.errors import QueryError
+from raydex.lexical import LexicalIndex
+from raydex.query import ParsedQuery, parse_query
+from raydex.records import Found, Hit, Query, Section, SectionKind, StageTimes, Vectors
+from raydex.search.dense import DenseSearcher, merge_hits
+from raydex.search.facts import Facts
+from raydex.search.passages import excerpt, highlights
+from raydex.search.ranking import DEPTH, SYMBOL_BONUS, Candidates, Scored, fuse
+from raydex.snapshot import Snapshot
+
+MORE_IN_GROUP = 3
+"""Hits of the same group that are nested in its best one."""
+
+SAME_COSINE = 0.985
+"""Two passages whose vectors are as near as this say the same: copies in two versions of a page are 0.99 and more."""
+
+MOST_WORDS_OF_A_NAME = 3
+"""`git commit --amend` may be a name; a longer text is not looked up as one."""
+
+NO_ROWS = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Places in the ranking of the hits of one section or page, best first."""
+
+    places: list[int]
+    copies: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """Candidates best first, in parallel: row, score, parts of the score, cosine and BM25 (NaN: not found so)."""
+
+    rows: Rows
+    scored: Scored
+    dense: Vectors
+    lexical: Vectors
+
+
+class Searcher:
+    """Answers queries from one open snapshot of one index. Safe to use from several threads."""
+
+    def __init__(self, index: str, snapshot: Snapshot, lexical: LexicalIndex | None) -> None:
+        """lexical: None for a snapshot that was made without; it is searched by meaning alone."""
+        self.index = index
+        self.snapshot = snapshot
+        self.lexical = lexical
+        self.dense = DenseSearcher(index, snapshot)
+        self.facts = Facts(snapshot)
+        self._is_api = self.facts.facets["kind"].mask(("api",))
+
+    def find(self, query: Query, vector: Vectors, *, times: StageTimes | None = None) -> Found:
+        """Return the hits of ranks offset + 1 to offset + k, best first; ties are ordered by chunk_id.
+
+        vector: float32 (dim,), L2-normalised; not looked at in mode lexical. Raises QueryError for a mode, a phrase or
+        an exclusion that needs a lexical index where there is none, SnapshotIncompatible for a vector of another model.
+        """
+        clock, times = time.perf_counter, times or StageTimes()
+        parsed = parse_query(query.text, self.lexical.is_name if self.lexical else lambda _: False)
+        self._check(query, parsed, vector)
+        started = clock()
+        allowed = self._allowed(query, parsed)
+        times.add("filter", clock() - started)
+        ranking = self._ranking(query, parsed, vector, allowed, times)
+        started = clock()
+        groups = self._groups(ranking, query)
+        hits = [
+            self._hit(ranking, group, query, parsed, rank)
+            for rank, group in enumerate(groups[query.offset :][: query.k], start=query.offset + 1)
+        ]
+        heads = ranking.rows[[group.places[0] for group in groups]] if groups else NO_ROWS
+        found = Found(hits=tuple(hits), facets=self.facts.counts(heads))
+        times.add("present", clock() - started)
+        return found
+
+    def section(self, section_id: str) -> Section | None:
+        return self.dense.section(section_id)
+
+    def _check(self, query: Query, parsed: ParsedQuery, vector: Vectors) -> None:
+        if query.mode != "lexical":
+            self.dense.check(vector[np.newaxis])
+        if self.lexical is None and (query.mode == "lexical" or parsed.phrases or parsed.excluded):
+            what = "mode lexical" if query.mode == "lexical" else "a phrase or an exclusion"
+            raise QueryError(
+                "query", f"{what} needs a lexical index, which index {self.index} has not: build it again"
+            )
+
+    def _allowed(self, query: Query, parsed: ParsedQuery) -> Mask | None:
+        """Return which rows filters, phrases and exclusions leave; None when all."""
+        mask = self.facts.mask(query.filters)
+        if self.lexical is None or not (parsed.phrases or parsed.excluded):
+            return mask
+        rows = self.lexical.matching(parsed)
+        said = np.zeros(len(self.facts.page), bool)
+        said[rows] = True
+        return said if mask is None else said & mask
+
+    def _ranking(
+        self, query: Query, parsed: ParsedQuery, vector: Vectors, allowed: Mask | None, times: StageTimes
+    ) -> _Ranking:
+        depth = DEPTH * -(-(query.offset + query.k) // DEPTH)
+        if query.mode == "dense" or self.lexical is None:
+            scores, rows = self.dense.rank(vector, depth, allowed=allowed, times=times)
+            return _Ranking(rows, _alone("dense", scores), scores, _nan_like(scores))
+        started = time.perf_counter()
+        scores, rows = self.lexical.search(parsed, depth, query.filters)
+        times.add("lexical", time.perf_counter() - started)
+        if query.mode == "lexical":
+            return _Ranking(rows, _alone("lexical", scores), _nan_like(scores), scores)
+        return self._fused(parsed, vector, (scores, rows), self.dense.rank(vector, depth, allowed=allowed, times=times))
+
+    def _fused(
+        self, parsed: ParsedQuery, vector: Vectors, lexical: tuple[Vectors, Rows], dense: tuple[Vectors, Rows]
+    ) -> _Ranking:
+        assert self.lexical is not None  # noqa: S101 - for mypy
+        defined = self._definitions(parsed)
+        rows = np.unique(np.concatenate([lexical[1], dense[1], np.array([*defined], np.int64)]))
+        bm25 = np.full(len(rows), np.nan, np.float32)
+        bm25[np.searchsorted(rows, lexical[1])] = lexical[0]
+        cosine = self.dense.cosines(vector, rows)
+        cosine[np.searchsorted(rows, dense[1])] = dense[0]  # to the last bit what mode dense says
+        candidates = Candidates(
+            rows=rows,
+            cosine=cosine.astype(np.float64),
+            lexical=bm25.astype(np.float64),
+            last_lexical=float(lexical[0][-1]) if len(lexical[1]) >= DEPTH else 0.0,
+            best_lexical=self.lexical.ideal(parsed),
+            bonus=np.array([defined.get(row, 0.0) for row in rows.tolist()]),
+        )
+        scored = fuse(
+            candidates, parsed.kind, is_api=self._is_api[rows], page_chunks=self.facts.page_chunks[rows]
+        )
+        order = self._order(rows, scored)
+        parts = {name: values[order] for name, values in scored.parts.items()}
+        return _Ranking(rows[order], Scored(scored.total[order], parts), cosine[order], bm25[order])
+
+    def _definitions(self, parsed: ParsedQuery) -> dict[int, float]:
+        """Return row → bonus of the passages that define what the query names."""
+        assert self.lexical is not None  # noqa: S101 - for mypy
+        found: dict[int, float] = {}
+        names = {parsed.text.strip(), " ".join(parsed.words)} if len(parsed.words) <= MOST_WORDS_OF_A_NAME else set()
+        for name in names:
+            for rows, bonus in zip(self.lexical.definitions(name), SYMBOL_BONUS, strict=True):
+                for row in rows[:DEPTH].tolist():
+                    found[row] = max(found.get(row, 0.0), bonus)
+        return found
+
+    def _order(self, rows: Rows, scored: Scored) -> Rows:
+        ids = [self.dense.chunk_id(row) for row in rows.tolist()]
+        return np.array(sorted(range(len(rows)), key=lambda place: (-scored.total[place], ids[place])), np.int64)
+
+    def _groups(self, ranking: _Ranking, query: Query) -> list[_Group]:
+        """Return the groups that stand on the pages up to the one asked for and all after, best first, no group twice.
+
+        Near-duplicates are looked for as far as the page asked for reaches.
+        """
+        if query.group_by == "none":
+            return [_Group([place]) for place in range(len(ranking.rows))]
+        numbers = (self.facts.page if query.group_by == "page" else self.facts.section)[ranking.rows]
+        groups: dict[int, _Group] = {}
+        for place, number in enumerate(numbers.tolist()):
+            groups.setdefault(number, _Group([])).places.append(place)
+        return self._without_copies(list(groups.values()), ranking, query.offset + query.k)
+
+    def _without_copies(self, groups: list[_Group], ranking: _Ranking, wanted: int) -> list[_Group]:
+        """Move groups whose best passage says what a better one says to that one's copies."""
+        vectors = self.dense.vectors(ranking.rows[[group.places[0] for group in groups[: 2 * wanted]]])
+        kept: list[int] = []
+        for number, group in enumerate(groups[: len(vectors)]):
+            if len(kept) == wanted:
+                return [groups[place] for place in kept] + groups[number:]
+            same = np.flatnonzero(vectors[kept] @ vectors[number] >= SAME_COSINE)
+            if same.size and self._is_copy(groups[kept[same[0]]], group, ranking):
+                groups[kept[same[0]]].copies.append(group.places[0])
+            else:
+                kept.append(number)
+        return [groups[place] for place in kept] + groups[len(vectors) :]
+
+    def _is_copy(self, first: _Group, second: _Group, ranking: _Ranking) -> bool:
+        """Texts differ little more than vectors say: compare what the passages say without their headings."""
+        one, other = (self.dense.text(int(ranking.rows[group.places[0]])) for group in (first, second))
+        return one == other or _words(one) == _words(other)
+
+    def _hit(self, ranking: _Ranking, group: _Group, query: Query, parsed: ParsedQuery, rank: int) -> Hit:
+        first, *others = (
+            self._passage(ranking, place, query, parsed, rank)
+            for place in self._shown(ranking, group, query.group_by == "page")
+        )
+        copies = tuple(self.dense.chunk(int(ranking.rows[place])).url for place in group.copies)
+        return replace(first, more=tuple(others), copies=copies)
+
+    def _shown(self, ranking: _Ranking, group: _Group, by_page: bool) -> list[int]:
+        """Return the best place of the group and, of a page, those of its next best sections."""
+        if not by_page:
+            return group.places[:1]
+        sections = self.facts.section[ranking.rows[group.places]].tolist()
+        best = {section: place for section, place in zip(reversed(sections), reversed(group.places), strict=True)}
+        return sorted(best.values())[: 1 + MORE_IN_GROUP]
+
+    def _passage(self, ranking: _Ranking, place: int, query: Query, parsed: ParsedQuery, rank: int) -> Hit:
+        row = int(ranking.rows[place])
+        chunk = self.dense.chunk(row)
+        terms = self.lexical.terms_of(parsed) if self.lexical else frozenset()
+        marked = highlights(chunk.text, terms, self.facts.facets["language"].value(row)) if terms else ()
+        scores = {"dense": float(ranking.dense[place]), "lexical": float(ranking.lexical[place])}
+        return Hit(
+            rank=rank,
+            score=float(ranking.scored.total[place]),
+            index=self.index,
+            chunk=chunk,
+            scores={name: value for name, value in scores.items() if not np.isnan(value)},
+            kind=cast(SectionKind, self.facts.facets["kind"].value(row)),
+            version=self.facts.facets["version"].value(row),
+            highlights=marked,
+            excerpt=excerpt(chunk.text, marked),
+            explanation=_explanation(ranking.scored, place) if query.explain else {},
+        )
+
+
+def merge_found(parts: Sequence[Found], *, k: int, offset: int) -> Found:
+    """Merge what several indexes found into one ranking; each must reach from rank 1 to offset + k itself."""
+    facets: dict[str, dict[str, int]] = {}
+    for part in parts:
+        for name, counts in part.facets.items():
+            merged = Counter(facets.get(name, {}))
+            merged.update(counts)
+            facets[name] = dict(sorted(merged.items(), key=lambda pair: (-pair[1], pair[0])))
+    return Found(
+        hits=tuple(merge_hits([part.hits for part in parts], k=k, offset=offset)),
+        confidence=max((part.confidence for part in parts), default=0.0),
+        facets=facets,
+    )
+
+
+def _explanation(scored: Scored, place: int) -> dict[str, float]:
+    return {name: round(float(values[place]), 6) for name, values in scored.parts.items() if values[place]}
+
+
+def _alone(name: str, scores: Vectors) -> Scored:
+    return Scored(scores.astype(np.float64), {name: scores.astype(np.float64)})
+
+
+def _nan_like(scores: Vectors) -> Vectors:
+    return np.full(len(scores), np.nan, np.float32)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
