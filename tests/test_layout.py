@@ -17,9 +17,11 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "config": {"records", "errors"},
     **dict.fromkeys(STAGES, WORDS),
     "ann": WORDS,
-    "shard": WORDS | {"ann"},  # the files of a shard; its index is a matter of its own
+    "tables": WORDS,
+    "shard": WORDS | {"ann", "tables"},  # the files of a shard; index and tables are matters of their own
+    "digest": WORDS | {"shard"},
     "journal": WORDS,
-    "snapshot": WORDS | {"shard", "lexical", "journal"},
+    "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
     "storage": WORDS | {"snapshot", "journal"},
@@ -28,7 +30,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "observe": WORDS | {"client", "evaluate"},
     "build": WORDS
     | STAGES - {"answer", "client"}
-    | {"ann", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
+    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
     "serve": WORDS | {"cluster", "embed", "snapshot", "storage", "search", "answer", "observe", "evaluate"},
 }
 ONLY_IN = {

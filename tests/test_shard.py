@@ -6,16 +6,15 @@ import pytest
 
 from raydex.errors import SnapshotCorrupt
 from raydex.records import Chunk, Section, StoredObject
-from raydex.shard import (
+from raydex.shard import open_shard, write_shard
+from raydex.tables import (
     CHUNK_SCHEMA,
     SECTION_SCHEMA,
     chunks_from_table,
     chunks_to_table,
-    open_shard,
     pages_to_table,
     sections_from_table,
     sections_to_table,
-    write_shard,
 )
 from tests.samples import normalised, page_of, sample_chunk, section_of
 

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydex.build.lineage import roll_back
+from raydex.digest import content_digest
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt, SnapshotIncompatible, SnapshotNotFound
 from raydex.records import StoredObject
 from raydex.shard import pages_of
 from raydex.snapshot import (
-    content_digest,
     current_id,
     index_names,
     list_snapshots,
