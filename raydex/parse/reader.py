@@ -24,7 +24,7 @@ from raydex.parse.blocks import (
 )
 from raydex.parse.content import GROUPS, NAVIGATION_LINKS, SECTIONING, Surroundings
 from raydex.parse.outline import BLOCK_LEVEL, Draft, Outline
-from raydex.parse.symbols import IDENTIFIER, Symbol, first_flag, of_block, of_entry, of_heading
+from raydex.parse.symbols import IDENTIFIER, Symbol, flags_of, module_of, of_block, of_entry, of_heading
 from raydex.parse.tree import HEADINGS, Tree
 from utils.html_text import BLOCKS, TextReducer
 
@@ -167,12 +167,18 @@ class Reader:
             self._entries.append(_Entries(self._outline.depth))
             self._closers[tree.partners[at]] = self._end_list
         elif name == "dd" and self._entries:
-            self._entries[-1].is_defined = True
+            self._begin_definition(self._entries[-1])
         elif name == "summary" and self._surroundings.covers_summary(at):
             return self._drop(at)
         elif ("title" in raw or name == "summary") and self._is_admonition_title(at):
             self._closers[tree.partners[at]] = self._end_admonition_title
         return False
+
+    def _begin_definition(self, entry: _Entries) -> None:
+        if entry.is_symbol and not entry.is_defined:
+            draft = self._outline.current
+            draft.signature_chars = len(draft.reducer.text())
+        entry.is_defined = True
 
     def _begin(self, at: int, name: str) -> None:
         self._outline.reducer.start_block(name)
@@ -242,9 +248,16 @@ class Reader:
         return True
 
     def _span(self, at: int) -> bool:
-        if ' id="' in self._tree.raws[at] and self._is_symbol(at):
-            return self._begin_symbol(at)
-        return False
+        if ' id="' not in self._tree.raws[at]:
+            return False
+        self._add_module(self._tree.get(at, "id"))
+        return self._is_symbol(at) and self._begin_symbol(at)
+
+    def _add_module(self, anchor: str) -> None:
+        """Give a module that is documented under the heading of another one a section of its own."""
+        module, current = module_of(anchor), self._outline.current
+        if module and current.level and module != current.symbol.name:
+            self._outline.add_beside(anchor, Symbol(module, module))
 
     def _heading(self, at: int) -> bool:
         tree = self._tree
@@ -306,12 +319,12 @@ class Reader:
             entry.is_symbol = entry.is_defined = False
         classes = tree.get(at, "class").split()
         signature = line_of(tree, at) or " ".join(tree.text(at).split())
-        if not any(map(str.isalnum, signature)):
-            return True  # a bullet
         anchor = tree.get(at, "id") or inner_anchor(tree, at)
+        if not anchor and not any(map(str.isalnum, signature)):
+            return True  # a bullet
         if not anchor and "sig" in classes and self._around:  # Sphinx with :noindex: leaves the target before the list
             anchor = target_before(tree, self._around[-1])
-        if not entry.is_symbol and ((not anchor and not first_flag(signature)) or "label" in classes):
+        if not entry.is_symbol and ((not anchor and not flags_of(signature)) or "label" in classes):
             return self._block(at)  # label: of a footnote
         if signature:
             outer = self._outline.symbol or self._page
@@ -334,8 +347,10 @@ class Reader:
         current = outline.current
         if not entry.is_symbol:
             current = outline.open(0, anchor, symbol)
-        elif symbol.name != current.symbol.name and anchor.endswith(symbol.name):
+        elif symbol.name != current.symbol.name and anchor.endswith(symbol.name.lstrip("-")):
             current = outline.add_beside(anchor, symbol)
+        else:
+            current.further_names.extend((symbol.name, *symbol.aliases))
         if entry.is_symbol or symbol.text != signature:
             current.reducer.data(signature)
             current.reducer.line_break()

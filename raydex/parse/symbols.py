@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::)[A-Za-z_$~][\w$]*)*")
 MAX_TERM_CHARS = 100
+MAX_FLAGS_CHARS = 200
 
 _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z0-9?@#][\w?.+-]*\w|(?<![\w-])-[A-Za-z0-9?@#](?!\w)")
+_NEGATED = re.compile(r"--\[no-?\]([\w-]+)")
+_ARGUMENT = re.compile(r"\[[^\]]*\]|<[^>]*>|\{[^}]*\}|(?<=\w)=[^\s<,|]+")
+"""What follows an option: it may hold dashes of its own."""
 _MODULE_ID = re.compile(r"module-([A-Za-z_][\w.]*)")
 _CALL_ID = re.compile(r"([\w$]+|<init>|%3Cinit%3E|&lt;init&gt;)\(.*\)", re.DOTALL)
 _CALL = re.compile(r"([~\w$:.]+|operator\W{1,3})\(\)(?: ?\[\d+/\d+\])?")
@@ -31,11 +35,15 @@ _CODE_WORD = re.compile(r"[\w$<>.:-]*(?:_|::)[\w$<>.:-]*|[\w$.:]+\(\)")
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """name: "" when there is none. is_api: of code, not a word of a glossary. text: what stands in heading paths."""
+    """name: "" when there is none. is_api: of code, not a word of a glossary. text: what stands in heading paths.
+
+    aliases: what else it is called.
+    """
 
     name: str
     text: str
     is_api: bool = True
+    aliases: tuple[str, ...] = ()
 
 
 def page_symbol(heading: str, title: str, package: str) -> str:
@@ -56,10 +64,10 @@ def page_symbol(heading: str, title: str, package: str) -> str:
 
 def of_heading(*, anchor: str, text: str, page: str, is_code: bool, has_signature: bool) -> Symbol:
     """page: symbol of the page. is_code: all of the text is. has_signature: a signature stands below it."""
-    if match := _MODULE_ID.fullmatch(anchor):
-        return Symbol(match[1], text)
-    if flag := first_flag(text):
-        return Symbol(flag, text)
+    if module := module_of(anchor):
+        return Symbol(module, text)
+    if flags := flags_of(text):
+        return _of_flags(flags, text, anchor=anchor, outer=page)
     plain_anchor = _COUNTED.sub("", anchor).lstrip(".~#")  # JSDoc: `.copy`, `~copy`, `#copy`
     last = plain_anchor.rpartition(".")[2]
     if "." in plain_anchor and IDENTIFIER.fullmatch(plain_anchor) and _holds_word(text, last):
@@ -91,8 +99,10 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
 
     outer: the symbol around it, or that of the page.
     """
-    if flag := first_flag(signature):
-        return Symbol(flag, signature)
+    if flags := flags_of(signature):
+        return _of_flags(flags, signature, anchor=anchor, outer=outer)
+    if name and (whole := _without_mangling(anchor, name, outer)):
+        return Symbol(whole, whole)
     last = anchor.rpartition(".")[2]
     if IDENTIFIER.fullmatch(anchor) and last in signature and ("." in anchor or name):
         domain = next((domain for domain in _DOMAINS if anchor.startswith(domain)), "")
@@ -127,13 +137,45 @@ def of_block(anchor: str, page: str) -> Symbol:
     return Symbol(name, name)
 
 
-def first_flag(signature: str) -> str:
-    """Return the command-line option that a signature begins with, the long one of several (`-h, --help`)."""
+def module_of(anchor: str) -> str:
+    match = _MODULE_ID.fullmatch(anchor)
+    return match[1] if match else ""
+
+
+def flags_of(signature: str) -> list[str]:
+    """Return the spellings of the command-line option that a signature begins with, the first long one in front.
+
+    `-f, --file=ARCHIVE` has two, `--[no-]color[=when]` has two.
+    """
     if not signature.startswith("-"):
-        return ""
-    head = re.split(r"\s{2,}|[\[(]", signature[:MAX_TERM_CHARS], maxsplit=1)[0]
-    flags = _FLAG.findall(head)
-    return next((flag for flag in flags if flag.startswith("--")), flags[0] if flags else "")
+        return []
+    head = re.split(r"\s{2,}|\(", signature[:MAX_FLAGS_CHARS], maxsplit=1)[0]
+    head = _NEGATED.sub(r"--\1, --no-\1", head)
+    flags = list(dict.fromkeys(_FLAG.findall(_ARGUMENT.sub(" ", head))))
+    return sorted(flags, key=lambda flag: flag != next((f for f in flags if f.startswith("--")), flags[0]))
+
+
+def _of_flags(flags: list[str], text: str, *, anchor: str, outer: str) -> Symbol:
+    """Name an option by its spellings, each alone and with its command: that of the id, else that of the page."""
+    program = next((found for flag in flags if (found := _program_of(anchor, flag))), outer)
+    whole = [f"{program} {flag}" for flag in flags] if program else []
+    return Symbol(flags[0], text, aliases=(*flags[1:], *whole))
+
+
+def _program_of(anchor: str, flag: str) -> str:
+    """Return the command in an id of Sphinx (`cmdoption-trace-c`)."""
+    ending = f"-{flag.lstrip('-')}"
+    return anchor.removeprefix("cmdoption-").removesuffix(ending) if _is_of_program(anchor, ending) else ""
+
+
+def _is_of_program(anchor: str, ending: str) -> bool:
+    return anchor.startswith("cmdoption-") and anchor.endswith(ending) and len(anchor) > len(f"cmdoption{ending}")
+
+
+def _without_mangling(anchor: str, name: str, outer: str) -> str:
+    """Return the name whose leading underscores an id has lost (docutils takes none), "" for any other id."""
+    names = (name, f"{outer}.{name}") if outer else (name,)
+    return next((whole for whole in names if whole.startswith("_") and whole.lstrip("_") == anchor), "")
 
 
 def _member(outer: str, name: str) -> str:
