@@ -409,6 +409,20 @@ def test_a_flag_is_found_together_with_the_command_of_its_id_or_page():
             ("#thread.exit", "_thread.exit"),
         ),
         ("<dt id=term-0>&gt;&gt;&gt;", ("#term-0", ">>>")),
+        ("<dt class=sig id=pdbcommand-clear><span class=sig-name>cl(ear)</span> [x]", ("#pdbcommand-clear", "clear")),
+        (
+            "<dt class=sig id=directive-code-block><span class=sig-name>.. code-block::</span> language",
+            ("#directive-code-block", "code-block"),
+        ),
+        (
+            "<dt class=sig id=django-admin-check><span class=sig-name>django-admin check</span> [app]",
+            ("#django-admin-check", "check"),
+        ),
+        (
+            "<dt class=sig id=_CPPv4I0EN3lib3Box4openE1T>template&lt;<span class=sig-name>T</span>&gt; void <span "
+            "class=sig-name>open</span>(T)",
+            ("#_CPPv4I0EN3lib3Box4openE1T", "lib::Box::open"),
+        ),
         ("<dt class=sig id=copyright><span class=sig-name>copyright</span>", ("#copyright", "copyright")),
     ],
 )
@@ -420,6 +434,11 @@ def test_names_that_ids_cannot_hold_or_that_look_like_a_closing_line_are_kept(ht
 def test_a_list_of_entries_made_of_links_is_no_table_of_contents():
     entry = "<dl><dt class=sig id=c.S.m><a href=#f>f</a> <a href=#c.S>S</a>.<a href=#c.S.m>m</a><dd></dl>"
     assert sections(f"<h1>T</h1><p>Words.</p>{entry}")[-1].url == f"{URL}#c.S.m"
+
+
+def test_an_id_before_a_heading_that_names_a_sort_of_thing_makes_its_text_a_symbol():
+    html = "<h1>Properties</h1><section id=automoc><span id=prop_tgt:AUTOMOC></span><h2>AUTOMOC</h2>t</section>"
+    assert [s.symbol for s in sections(html)] == ["AUTOMOC"]
 
 
 def test_modules_documented_under_the_heading_of_another_have_sections_of_their_own():

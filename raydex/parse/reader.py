@@ -24,7 +24,18 @@ from raydex.parse.blocks import (
 )
 from raydex.parse.content import GROUPS, NAVIGATION_LINKS, SECTIONING, Surroundings
 from raydex.parse.outline import BLOCK_LEVEL, Draft, Outline
-from raydex.parse.symbols import IDENTIFIER, Symbol, flags_of, module_of, of_block, of_entry, of_heading
+from raydex.parse.symbols import (
+    IDENTIFIER,
+    Symbol,
+    flags_of,
+    is_mangled,
+    is_target_of,
+    last_part,
+    module_of,
+    of_block,
+    of_entry,
+    of_heading,
+)
 from raydex.parse.tree import HEADINGS, Tree
 from utils.html_text import BLOCKS, TextReducer
 
@@ -291,6 +302,7 @@ class Reader:
         )
         below = tree.next(at)
         has_signature = below >= 0 and _SIGNATURE_CLASS.search(tree.get(below, "class")) is not None
+        is_code = is_code or is_target_of(target_before(tree, at), text)
         found = of_heading(anchor=anchor, text=text, page=self._page, is_code=is_code, has_signature=has_signature)
         if not found.name and at == self._first_heading and ("." in self._page or "::" in self._page):
             return Symbol(self._page, text)
@@ -328,18 +340,21 @@ class Reader:
             return self._block(at)  # label: of a footnote
         if signature:
             outer = self._outline.symbol or self._page
-            symbol = of_entry(anchor=anchor, signature=signature, name=self._marked_name(at), outer=outer)
+            name = self._marked_name(at, is_last=is_mangled(anchor))
+            symbol = of_entry(anchor=anchor, signature=signature, name=name, outer=outer)
             self._add_entry(entry, anchor, symbol, signature)
         return True
 
-    def _marked_name(self, at: int) -> str:
-        """Return the name in a signature as Sphinx marks it."""
+    def _marked_name(self, at: int, *, is_last: bool) -> str:
+        """Return the name in a signature as Sphinx marks it. is_last: parameters of a template are marked before it."""
         tree = self._tree
-        parts = (
+        parts = [
             tree.text(inner)
             for inner in tree.descendants(at)
             if tree.get(inner, "class").split()[:1] in (["sig-prename"], ["sig-name"])
-        )
+        ]
+        if is_last:
+            parts = [part for part in parts[:-1][-1:] if part.endswith("::")] + parts[-1:]
         return "".join(parts).replace(" ", "")
 
     def _add_entry(self, entry: _Entries, anchor: str, symbol: Symbol, signature: str) -> None:
@@ -347,7 +362,7 @@ class Reader:
         current = outline.current
         if not entry.is_symbol:
             current = outline.open(0, anchor, symbol)
-        elif symbol.name != current.symbol.name and anchor.endswith(symbol.name.lstrip("-")):
+        elif anchor and symbol.name not in {current.symbol.name, last_part(current.symbol.name)}:
             current = outline.add_beside(anchor, symbol)
         else:
             current.further_names.extend((symbol.name, *symbol.aliases))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::)[A-Za-z_$~][\w$]*)*")
 MAX_TERM_CHARS = 100
 MAX_FLAGS_CHARS = 200
+MAX_ID_PARTS = 12
 
 _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z0-9?@#][\w?.+-]*\w|(?<![\w-])-[A-Za-z0-9?@#](?!\w)")
 _NEGATED = re.compile(r"--\[no-?\]([\w-]+)")
@@ -20,6 +21,9 @@ _ARGUMENT = re.compile(r"\[[^\]]*\]|<[^>]*>|\{[^}]*\}|(?<=\w)=[^\s<,|]+")
 _MODULE_ID = re.compile(r"module-([A-Za-z_][\w.]*)")
 _CALL_ID = re.compile(r"([\w$]+|<init>|%3Cinit%3E|&lt;init&gt;)\(.*\)", re.DOTALL)
 _CALL = re.compile(r"([~\w$:.]+|operator\W{1,3})\(\)(?: ?\[\d+/\d+\])?")
+_NESTED = re.compile(r"N[VKRO]*(?=\d)")
+_LENGTH = re.compile(r"[1-9]\d{0,2}")
+_BRACKETED = re.compile(r"\([^)]*\)")
 _COUNTED = re.compile(r"-\d+$")
 _DOMAINS = ("c.", "js.", "rst.", "cpp.", "py.")
 """What Sphinx puts before the names of other languages, so that ids do not collide."""
@@ -110,10 +114,7 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
         whole = whole.removeprefix("c.") if anchor.startswith("c.") and name else whole
         return Symbol(whole, whole)
     if name:
-        spelled = re.sub(r"[()]", "", signature.split()[0])  # pdb abbreviates: `cl(ear) [filename]`
-        name = spelled if anchor.endswith(f"-{spelled}") else name
-        whole = name if not anchor.startswith("_CPP") else _member(outer, name)
-        return Symbol(whole, signature)
+        return _of_marked_name(anchor, signature, name)
     found = IDENTIFIER.match(signature)
     parts = re.split(r"[-.:]+", anchor)  # pydoc: `-copy` in a module, `Path-copy` in a class
     is_member = len(parts) > 1 and (not parts[0] or outer.endswith(parts[-2]))
@@ -122,6 +123,48 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
     term = signature.partition("(")[0].strip() or signature
     is_api = bool(_CODE_WORD.fullmatch(term)) or bool(found and signature.startswith(f"{found[0]}("))
     return Symbol(term[:MAX_TERM_CHARS], signature, is_api=is_api)
+
+
+def _of_marked_name(anchor: str, signature: str, name: str) -> Symbol:
+    if is_mangled(anchor):
+        return Symbol(_unmangled(anchor, name), signature)
+    spelled = re.sub(r"[()]", "", signature.split()[0])
+    if spelled != name and anchor.endswith(f"-{spelled}"):  # pdb abbreviates: `cl(ear) [filename]`
+        return Symbol(spelled, signature, aliases=(_BRACKETED.sub("", signature.split()[0]),))
+    if not IDENTIFIER.fullmatch(name) and (found := _word_of_id(anchor, signature)):
+        return Symbol(found[0], signature, aliases=(signature[: found.end()],))
+    return Symbol(name, signature)
+
+
+def is_mangled(anchor: str) -> bool:
+    """Tell whether an id is of a C++ entity as Sphinx mangles it."""
+    return anchor.startswith("_CPP")
+
+
+def _unmangled(anchor: str, name: str) -> str:
+    """Return a C++ name with the scopes that its id spells: `N3lib3Box4openE` → `lib::Box::open`."""
+    for nested in _NESTED.finditer(anchor):
+        parts, at = [], nested.end()
+        while length := _LENGTH.match(anchor, at):
+            at = length.end() + int(length[0])
+            parts.append(anchor[length.end() : at])
+        whole = "::".join(parts)
+        if whole == name or whole.endswith(f"::{name}"):
+            return whole
+    return name
+
+
+def _word_of_id(anchor: str, signature: str) -> re.Match[str] | None:
+    """Find the longest end of an id that is a word of the signature: `directive-code-block`, `.. code-block::`."""
+    parts = anchor.split("-")[: MAX_ID_PARTS + 1]
+    words = ("-".join(parts[first:]) for first in range(1, len(parts)))
+    found = (re.search(rf"(?<![\w-]){_as_written(word)}(?![\w-])", signature) for word in words if word)
+    return next(filter(None, found), None)
+
+
+def _as_written(word: str) -> str:
+    """Return what matches a word of an id, in which a dash may stand for the colon of a domain (`c-alias`)."""
+    return re.escape(word).replace(r"\-", "[-:]")
 
 
 def of_block(anchor: str, page: str) -> Symbol:
@@ -176,6 +219,15 @@ def _without_mangling(anchor: str, name: str, outer: str) -> str:
     """Return the name whose leading underscores an id has lost (docutils takes none), "" for any other id."""
     names = (name, f"{outer}.{name}") if outer else (name,)
     return next((whole for whole in names if whole.startswith("_") and whole.lstrip("_") == anchor), "")
+
+
+def last_part(name: str) -> str:
+    return re.split(r"\.|::", name)[-1]
+
+
+def is_target_of(target: str, text: str) -> bool:
+    """Tell whether an id says of which sort the name in a heading is (`prop_tgt:AUTOMOC`, `std:setting-DEBUG`)."""
+    return target != text and target.endswith(text) and target[-len(text) - 1] in ":.-"
 
 
 def _member(outer: str, name: str) -> str:
