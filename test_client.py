@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=False)
     with RaydexClient(options.url, timeout_s=options.timeout, attempts=1 if options.load else 4) as client:
         try:
-            if options.wait:
+            if options.wait and not options.stored:
                 client.wait_ready(options.wait)
             return _run(client, options, console)
         except ServiceError as error:
@@ -114,6 +114,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--qrels, --base, --run, --compare and --from belong to --evaluate")
     if options.evaluate and (options.question or options.load):
         parser.error("--evaluate asks the queries of its file: leave out the question and --load")
+    if options.stored and options.run:
+        parser.error("--from reads a run file, --run writes one: choose")
     if options.evaluate and options.k < LEAST_EVALUATED_K:
         parser.error(f"-k is {options.k}, figures at {LEAST_EVALUATED_K} need at least {LEAST_EVALUATED_K} hits")
     return options
