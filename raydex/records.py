@@ -237,6 +237,20 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lexical:
+    """The lexical index of a snapshot: one for all shards, since the weight of a word depends on all documents.
+
+    analyzer: what cut the texts into terms. languages: of the documents, most frequent first. objects: name of the
+    engine's file → file. documents: one a row, in the order of the shards and of the rows in each.
+    """
+
+    documents: int
+    analyzer: str
+    languages: tuple[str, ...]
+    objects: dict[str, StoredObject]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedAnyway:
     """A person published a snapshot that the gate had refused. at: ISO 8601, UTC; checks: those that had failed."""
 
