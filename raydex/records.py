@@ -110,6 +110,7 @@ class Section:
     """A part of a page under one heading. url: page URL#anchor (the anchor nearest above, if it has none).
 
     kind: api for the entry of a symbol, code when most of the text is code. symbol: its name (`shutil.copy`, `--help`).
+    aliases: further names of the same: other spellings, other signatures, a flag with its command (`-h`, `tar -h`).
     """
 
     section_id: str
@@ -121,6 +122,7 @@ class Section:
     position: int  # 0-based, in page order
     kind: SectionKind = "prose"
     symbol: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +234,20 @@ class Shard:
     objects: dict[str, StoredObject]
     refine: int = 0
     recall: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lexical:
+    """The lexical index of a snapshot: one for all shards, since the weight of a word depends on all documents.
+
+    analyzer: what cut the texts into terms. languages: of the documents, most frequent first. objects: name of the
+    engine's file → file. documents: one a row, in the order of the shards and of the rows in each.
+    """
+
+    documents: int
+    analyzer: str
+    languages: tuple[str, ...]
+    objects: dict[str, StoredObject]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ SECTION_SCHEMA = pa.schema(
         ("position", pa.int32()),
         ("kind", pa.string()),
         ("symbol", pa.string()),
+        ("aliases", pa.list_(pa.string())),
     ]
 )
 PAGE_SCHEMA = pa.schema(
@@ -63,8 +64,8 @@ PAGE_SCHEMA = pa.schema(
         ("stale_builds", pa.int32()),
     ]
 )
-_ADDED_IN_FORMAT_2 = {"kind": "prose", "symbol": ""}
-"""Columns that a snapshot of format 1 lacks, and what they are then."""
+_ADDED: dict[str, str | list[str]] = {"kind": "prose", "symbol": "", "aliases": []}
+"""Columns that a snapshot of format 1 lacks, and what they are then; early ones of format 2 have no `aliases`."""
 
 
 def chunks_to_table(chunks: Sequence[Chunk]) -> pa.Table:
@@ -93,7 +94,7 @@ def _to_table(records: Sequence[Chunk] | Sequence[Section] | Sequence[PageInfo],
 
 
 def with_tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "headings": tuple(row["headings"])}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 def read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:
@@ -102,9 +103,9 @@ def read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
         raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error
-    for name, value in _ADDED_IN_FORMAT_2.items():
+    for name, value in _ADDED.items():
         if name in schema.names and name not in table.column_names:
-            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+            table = table.append_column(name, pa.array([value] * table.num_rows, schema.field(name).type))
     if not table.schema.equals(schema):
         raise SnapshotCorrupt(str(path), "columns " + ", ".join(schema.names), ", ".join(table.schema.names))
     if table.num_rows != rows:

@@ -56,6 +56,7 @@ def test_records_survive_their_tables():
     chunks = [sample_chunk(number, text) for number, text in enumerate(["a", "Zürich\n東京 🙂", "\x00"])]
     assert chunks_from_table(chunks_to_table(chunks)) == chunks
     sections = [section_of(chunk) for chunk in chunks]
+    sections[0] = replace(sections[0], symbol="--file", aliases=("-f", "tar -f"))
     assert sections_from_table(sections_to_table(sections)) == sections
     assert chunks_from_table(chunks_to_table([])) == []
 

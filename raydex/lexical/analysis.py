@@ -1,0 +1,179 @@
+"""Cut text into the terms that are indexed and asked for; code as well as prose.
+
+    text → [Term, …]    pure; the same function reads documents and queries
+
+A plain word gives its stem. A compound (`os.path.join`, `--max-old-space-size`, `camelCase`, `HTTPServer2`,
+`built-in`) gives its parts, stemmed, at positions of their own, and itself at that of the first: lower case and without
+the marks that people leave out or exchange, so that `is_alive`, `isAlive` and `is-alive` are one term. A flag or a
+private name gives itself with dashes or underscores too. Writing without spaces (Chinese, Japanese, Thai) gives
+pairs of characters.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import tantivy
+
+ANALYZER = "1"
+"""Changes with what this module makes of a text: an index of another analyzer is made anew."""
+
+MAX_TERM_CHARS = 64
+"""Longer ones are data (base64, hashes of hashes); nobody asks for them."""
+
+_KNOWN_WORDS = 1 << 18
+"""Words whose terms are remembered: more than the vocabulary of a million passages, about 60 MB."""
+
+_STEMMERS = {
+    "ar": "arabic",
+    "da": "danish",
+    "de": "german",
+    "el": "greek",
+    "en": "english",
+    "es": "spanish",
+    "fi": "finnish",
+    "fr": "french",
+    "hu": "hungarian",
+    "it": "italian",
+    "nb": "norwegian",
+    "nl": "dutch",
+    "nn": "norwegian",
+    "no": "norwegian",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sv": "swedish",
+    "ta": "tamil",
+    "tr": "turkish",
+    "": "english",
+    "ja": "english",
+    "ko": "english",
+    "zh": "english",  # whose Latin words are English ones
+}
+
+_MARKS = "".join(chr(code) for code in range(0x300, 0x3100) if unicodedata.category(chr(code)).startswith("M"))
+_LETTER = rf"[\w{_MARKS}]"  # \w alone breaks words of Hindi, Thai and Arabic at their vowel signs
+_WORD = re.compile(
+    rf"(?:(?<![\w-])--?(?=[^\W_]))?{_LETTER}(?:{_LETTER}|(?:\.|::|->|[-/])(?={_LETTER}))*(?:\+\+|\#(?!\w))?"
+    r"|(?<!\S)(?:[!%&*+/<=>@|~^:$?-]{1,3})(?!\S)"  # an operator that stands alone
+)
+_FOREIGN = rf"(?:[^\W_A-Za-z0-9]|[{_MARKS}])"
+_PART = re.compile(
+    rf"[A-Za-z0-9]*{_FOREIGN}(?:[^\W_]|[{_MARKS}])*|[A-Z]{{2,}}s(?![A-Za-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+"
+)
+_NO_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_UNSPACED = re.compile(rf"[{_NO_SPACES}]+")
+_RUN = re.compile(rf"([{_NO_SPACES}]+)|[^{_NO_SPACES}]+")
+_PAIR = re.compile(r".{1,2}")
+_LEFT_OUT = re.compile(r"[-_/]+")
+_PLAIN = re.compile(r"[A-Za-z][a-z]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """start, end: characters of the text it stands for, half-open."""
+
+    text: str
+    position: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What one word gives: its parts in order, and the wholes that stand beside the first."""
+
+    parts: tuple[str, ...]
+    wholes: tuple[str, ...]
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.wholes, *self.parts)))
+
+
+def terms(text: str, language: str = "") -> list[Term]:
+    """Return the terms of a text in its order. language: BCP 47; "" is read as English."""
+    found, position = [], 0
+    of_word = analyzer(language).word
+    for match in _WORD.finditer(text):
+        word = of_word(match[0])
+        found += [Term(whole, position, match.start(), match.end()) for whole in word.wholes]
+        spans = [part.span() for part in _pieces(match[0])]
+        if len(spans) != len(word.parts):  # parts that have no place of their own
+            spans = [(0, len(match[0]))] * len(word.parts)
+        found += [
+            Term(part, position + number, match.start() + start, match.start() + end)
+            for number, (part, (start, end)) in enumerate(zip(word.parts, spans, strict=True))
+        ]
+        position += len(word.parts)
+    return found
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, as they stand there."""
+    return _WORD.findall(text)
+
+
+def plain_words(text: str) -> list[str]:
+    """Return the parts of all words in lower case, not stemmed: what suggestions are found by."""
+    return [part[0].lower() for word in words_of(text) for part in _pieces(word)]
+
+
+@lru_cache
+def analyzer(language: str) -> "Analyzer":
+    primary = language.partition("-")[0].lower()
+    return _of_stemmer(_STEMMERS.get(primary, ""))
+
+
+@lru_cache
+def _of_stemmer(stemmer: str) -> "Analyzer":
+    return Analyzer(stemmer)
+
+
+class Analyzer:
+    """The analysis for one stemmer; remembers words."""
+
+    def __init__(self, stemmer: str) -> None:
+        builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw())
+        builder = builder.filter(tantivy.Filter.stemmer(stemmer)) if stemmer else builder
+        self._stem = builder.build().analyze
+        self.word = lru_cache(_KNOWN_WORDS)(self._word)
+
+    def lines(self, text: str) -> tuple[str, str]:
+        """Return the parts of all words, in order, and their wholes, each joined by spaces: what tantivy indexes."""
+        words = list(map(self.word, _WORD.findall(text)))
+        parts = [part for word in words for part in word.parts]
+        return " ".join(parts), " ".join([whole for word in words for whole in word.wholes])
+
+    def stem(self, word: str) -> str:
+        return (self._stem(word) or [word])[0]
+
+    def _word(self, raw: str) -> Word:
+        if _PLAIN.fullmatch(raw):
+            return Word((self.stem(raw.lower()),) if len(raw) <= MAX_TERM_CHARS else (), ())
+        lower = unicodedata.normalize("NFKC", raw).lower()
+        pieces = [unicodedata.normalize("NFKC", piece[0]).lower() for piece in _pieces(raw)]
+        parts = tuple(self.stem(piece) for piece in pieces if len(piece) <= MAX_TERM_CHARS)
+        if not parts:  # an operator
+            return Word((lower,), ())
+        wholes = [lower] if raw[0] in "-_" or raw[-1] in "+#" else []
+        if len(parts) > 1 and not _UNSPACED.search(raw):
+            wholes.append(self.stem(_LEFT_OUT.sub("", lower)))
+        return Word(parts, tuple(whole for whole in wholes if len(whole) <= MAX_TERM_CHARS and whole not in parts))
+
+
+def _pieces(word: str) -> Iterator[re.Match[str]]:
+    """Yield the parts of a word, where they stand in it."""
+    for part in _PART.finditer(word):
+        if not _UNSPACED.search(part[0]):
+            yield part
+            continue
+        for run in _RUN.finditer(word, *part.span()):
+            yield from _pairs(word, *run.span()) if run[1] else [run]
+
+
+def _pairs(word: str, start: int, end: int) -> Iterator[re.Match[str]]:
+    for first in range(start, max(start + 1, end - 1)):
+        yield from filter(None, [_PAIR.match(word, first, end)])

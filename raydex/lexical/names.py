@@ -1,0 +1,91 @@
+"""Suggestions while a person types, and the nearest spelling of a word that no passage has.
+
+prefix → [Suggestion, …]        word → nearest spellings        forgiving: one letter from four on, two from eight
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import tantivy
+
+from raydex.lexical.analysis import plain_words
+
+_CANDIDATES = 10
+"""Spellings looked at for a word: the most frequent ones at that distance."""
+
+_NEAREST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """text: a symbol, title or heading of the index. is_corrected: found by another spelling than the one typed."""
+
+    text: str
+    is_corrected: bool = False
+
+
+def allowed_edits(word: str) -> int:
+    """Return how many letters may differ, be missing, too many or exchanged with their neighbour."""
+    if len(word) < 4 or not word.isalpha():
+        return 0
+    return 1 if len(word) < 8 else 2
+
+
+class Names:
+    """The opened index of names and spellings. Safe for concurrent use."""
+
+    def __init__(self, index: tantivy.Index) -> None:
+        self._schema, self._searcher = index.schema, index.searcher()
+
+    def suggest(self, prefix: str, limit: int) -> list[Suggestion]:
+        """Return names that begin so, then names with words that begin so, then those of a similar spelling."""
+        typed = " ".join(prefix.lower().split())
+        words = plain_words(prefix)
+        if not typed or limit < 1:
+            return []
+        found: dict[str, Suggestion] = {}
+        for is_corrected, query in self._queries(typed, words):
+            for name in self._best(query, "name", limit):
+                found.setdefault(name, Suggestion(name, is_corrected))
+            if len(found) >= limit:
+                break
+        return list(found.values())[:limit]
+
+    def _queries(self, typed: str, words: list[str]) -> Iterator[tuple[bool, tantivy.Query]]:
+        yield False, self._prefix("start", typed)
+        if not words:
+            return
+        *whole, last = words
+        yield False, self._all([*(self._word(word, 0) for word in whole), self._prefix("words", last)])
+        if any(map(allowed_edits, words)):
+            forgiving = [self._word(word, allowed_edits(word)) for word in whole]
+            yield True, self._all([*forgiving, self._fuzzy("words", last, prefix=True)])
+
+    def _word(self, word: str, edits: int) -> tantivy.Query:
+        return self._fuzzy("words", word) if edits else tantivy.Query.term_query(self._schema, "words", word)
+
+    def _prefix(self, field: str, text: str) -> tantivy.Query:
+        return tantivy.Query.regex_query(self._schema, field, re.sub(r"([^\w\s])", r"\\\1", text) + ".*")
+
+    def _fuzzy(self, field: str, word: str, *, prefix: bool = False) -> tantivy.Query:
+        edits = allowed_edits(word)
+        if prefix and not edits:
+            return self._prefix(field, word)
+        return tantivy.Query.fuzzy_term_query(self._schema, field, word, distance=edits, prefix=prefix)
+
+    def _all(self, queries: list[tantivy.Query]) -> tantivy.Query:
+        return tantivy.Query.boolean_query([(tantivy.Occur.Must, query) for query in queries])
+
+    def _best(self, query: tantivy.Query, field: str, limit: int) -> list[str]:
+        hits = self._searcher.search(query, limit, count=False, order_by_field="weight").hits
+        return [str(self._searcher.doc(address).get_first(field)) for _, address in hits]
+
+    def nearest(self, word: str) -> list[str]:
+        """Return up to two terms of the index that are spelled most like a word, nearest and most frequent first."""
+        for edits in range(1, allowed_edits(word) + 1):
+            query = tantivy.Query.fuzzy_term_query(self._schema, "spelling", word, distance=edits)
+            if found := self._best(query, "spelling", _CANDIDATES):
+                same_start = [term for term in found if term[0] == word[0]]  # the first letter is seldom wrong
+                return (same_start or found)[:_NEAREST]
+        return []

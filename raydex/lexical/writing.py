@@ -1,0 +1,172 @@
+"""Write the lexical index of a snapshot.
+
+    passages in the order of rows → a folder of tantivy's → objects/<sha256>
+
+Passages come as a stream; what grows with them is on disk, but for the names to suggest (below 100 bytes each).
+"""
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import tantivy
+
+from raydex.lexical.analysis import ANALYZER, MAX_TERM_CHARS, analyzer, plain_words
+from raydex.lexical.schema import languages_of, names_schema, passages_schema, paths_of, symbol_keys
+from raydex.records import Lexical, StoredObject
+from utils.files import write_by_checksum
+
+TITLE_WEIGHT, HEADINGS_WEIGHT, LAST_HEADING_WEIGHT, SYMBOL_WEIGHT = 1, 1, 2, 2
+"""How often the terms of each are counted."""
+
+HEAP_BYTES = 256 * 2**20
+"""What tantivy may hold before it begins another segment; 100,000 passages take less."""
+
+PASSAGES, NAMES = "passages", "names"
+
+MAX_NAME_CHARS = 80
+_SYMBOL_RANK, _TITLE_RANK, _HEADING_RANK = 3, 2, 1
+_RANK = 1 << 32
+"""Suggestions are ordered by what they are, then by how often they are there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """One row as the lexical index sees it. url: of the page. is_first: of its section; there its symbol is defined."""
+
+    text: str
+    title: str
+    headings: tuple[str, ...]
+    url: str
+    source: str = ""
+    version: str = ""
+    language: str = ""
+    kind: str = "prose"
+    symbol: str = ""
+    is_first: bool = True
+
+
+def write_lexical(passages: Iterable[Passage], objects_dir: Path, scratch: Path | None = None) -> Lexical:
+    """Write the index of all passages of a snapshot. scratch: where tantivy works; by default beside the objects."""
+    objects_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".lexical-", dir=scratch or objects_dir) as work:
+        folder = Path(work)
+        gathered = _Gathered()
+        _write(folder / PASSAGES, passages_schema(), _documents(passages, gathered))
+        spellings = _spellings(folder / PASSAGES)
+        _write(folder / NAMES, names_schema(), _name_documents(gathered.names, spellings))
+        objects = {
+            f"{part}/{path.name}": _store(path, objects_dir)
+            for part in (PASSAGES, NAMES)
+            for path in _live_files(folder / part)
+        }
+    return Lexical(
+        documents=gathered.documents,
+        analyzer=ANALYZER,
+        languages=tuple(language for language, _ in gathered.languages.most_common()),
+        objects=objects,
+    )
+
+
+class _Gathered:
+    """What is learnt of the passages while they pass."""
+
+    def __init__(self) -> None:
+        self.documents = 0
+        self.languages: Counter[str] = Counter()
+        self.names: Counter[str] = Counter()
+
+    def add(self, passage: Passage) -> None:
+        self.documents += 1
+        self.languages[passage.language] += 1
+        if passage.is_first:
+            heading = passage.headings[-1] if passage.headings else ""
+            self._name(heading, _HEADING_RANK)
+            self._name(passage.title, _TITLE_RANK)
+            self._name(passage.symbol, _SYMBOL_RANK)
+
+    def _name(self, name: str, rank: int) -> None:
+        if 1 < len(name) <= MAX_NAME_CHARS:
+            self.names[name] = max(self.names[name], rank * _RANK) + 1
+
+
+def _write(folder: Path, schema: tantivy.Schema, documents: Iterable[tantivy.Document]) -> None:
+    """One thread: several would each write documents of their own segments, in no order."""
+    folder.mkdir()
+    writer = tantivy.Index(schema, str(folder)).writer(HEAP_BYTES, num_threads=1)
+    for document in documents:
+        writer.add_document(document)
+    writer.commit()
+    writer.wait_merging_threads()
+
+
+def _documents(passages: Iterable[Passage], gathered: _Gathered) -> Iterator[tantivy.Document]:
+    for row, passage in enumerate(passages):
+        gathered.add(passage)
+        document = tantivy.Document()
+        for line in _lines(passage):
+            document.add_text("text", line)
+        if passage.is_first:
+            for key in symbol_keys(passage.symbol):
+                document.add_text("symbol", key)
+        for path in paths_of(passage.url):
+            document.add_text("path", path)
+        document.add_text("source", passage.source)
+        document.add_text("version", passage.version)
+        for language in languages_of(passage.language):
+            document.add_text("language", language)
+        document.add_text("kind", passage.kind)
+        document.add_unsigned("row", row)
+        yield document
+
+
+def _lines(passage: Passage) -> Iterator[str]:
+    """Yield what is indexed as text, a line for each run of words that phrases are found in."""
+    of = analyzer(passage.language)
+    headings = [heading for heading in passage.headings if heading != passage.title]
+    weighted = [(passage.title, TITLE_WEIGHT), *((heading, HEADINGS_WEIGHT) for heading in headings[:-1])]
+    weighted += [(heading, LAST_HEADING_WEIGHT) for heading in headings[-1:]]
+    weighted += [(passage.symbol, SYMBOL_WEIGHT), (passage.text, 1)]
+    for text, weight in weighted:
+        for line in filter(None, of.lines(text)):
+            yield from [line] * weight
+
+
+def _spellings(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield (term, number of passages) of all terms that are words."""
+    searcher = tantivy.Index.open(str(folder)).searcher()
+    for term, passages in searcher.terms_with_prefix("text", ""):
+        if 3 <= len(term) <= MAX_TERM_CHARS // 2 and term.isalpha():
+            yield term, passages
+
+
+def _name_documents(names: Counter[str], spellings: Iterator[tuple[str, int]]) -> Iterator[tantivy.Document]:
+    for name, weight in names.items():
+        document = tantivy.Document()
+        document.add_text("name", name)
+        document.add_text("start", name.lower())
+        document.add_text("words", " ".join(plain_words(name)))
+        document.add_unsigned("weight", weight)
+        yield document
+    for term, passages in spellings:
+        document = tantivy.Document()
+        document.add_text("spelling", term)
+        document.add_unsigned("weight", passages)
+        yield document
+
+
+def _live_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of the segments that tantivy's meta.json names, and itself."""
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    segments = {segment["segment_id"].replace("-", "") for segment in meta["segments"]}
+    yield from (path for path in sorted(folder.iterdir()) if path.name == "meta.json" or path.stem in segments)
+
+
+def _store(path: Path, objects_dir: Path) -> StoredObject:
+    with path.open("rb") as stream, write_by_checksum(objects_dir) as out:
+        shutil.copyfileobj(stream, out, 2**20)
+    return StoredObject(sha256=out.sha256, bytes=out.size)
