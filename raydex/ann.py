@@ -122,8 +122,9 @@ class SearchIndex:
         faiss.omp_set_num_threads(1)  # per calling thread, 0.1 µs; more threads do not help one query
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if allowed is not None:
-            bitmap: Any = faiss.IDSelectorBitmap
-            chosen = faiss.SearchParameters(sel=bitmap(np.packbits(allowed, bitorder="little")))
+            library: Any = faiss  # its annotations know the C++ constructors, not those that take arrays
+            bitmap = library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            chosen = library.SearchParameters(sel=bitmap)
             scores, rows = self._exact.search(vectors, k, params=chosen)
             return scores, rows
         if self._coarse is None or k * self._refine >= self.rows:

@@ -42,23 +42,6 @@ class ParsedQuery:
     kind: QueryKind = "keywords"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """What a passage must be; several values of one kind are alternatives, an empty tuple takes all.
-
-    languages: `en` takes `en-GB` too. paths: of URLs, whole segments (`/3/library`), or URLs (`https://host/3/library`).
-    """
-
-    sources: tuple[str, ...] = ()
-    versions: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    paths: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return any((self.sources, self.versions, self.languages, self.kinds, self.paths))
-
-
 def parse_query(text: str, is_name: Callable[[str], bool] = lambda _: False) -> ParsedQuery:
     """is_name: whether the index knows a symbol or flag of this name (LexicalIndex.is_name)."""
     pieces = list(_PIECE.finditer(text))

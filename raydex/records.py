@@ -308,8 +308,9 @@ class Filters:
 class Query:
     """A question to an index: which hits are wanted, and how they are ranked.
 
-    text: plain words; "quoted words" must stand so, a word after `-` must not. group_by: one hit for each chunk, section
-    or page. explain: say of each hit what its score is made of.
+    text: plain words; "quoted words" must stand so, a word after `-` must not. group_by: one hit for each chunk,
+    section or page. facets: count the groups found by source, version, language and kind. explain: say of each hit
+    what its score is made of.
     """
 
     text: str
@@ -318,6 +319,7 @@ class Query:
     mode: SearchMode = "hybrid"
     filters: Filters = Filters()
     group_by: Grouping = "section"
+    facets: bool = False
     explain: bool = False
 
     def __post_init__(self) -> None:

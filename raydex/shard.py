@@ -229,9 +229,7 @@ def check_object(path: Path, stored: StoredObject, *, verify: bool = True) -> No
 class OpenShard:
     """A shard in memory (the vectors are mapped, and so shared between processes). Safe for concurrent searches."""
 
-    def __init__(
-        self, shard: Shard, index: SearchIndex, chunks: pa.Table, sections: pa.Table, pages: pa.Table
-    ) -> None:
+    def __init__(self, shard: Shard, index: SearchIndex, chunks: pa.Table, sections: pa.Table, pages: pa.Table) -> None:
         self.shard = shard
         self.chunk_ids: list[str] = chunks["chunk_id"].to_pylist()
         self._section_ids: list[str] = sections["section_id"].to_pylist()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from raydex.query import Filters, parse_query
+from raydex.query import parse_query
+from raydex.records import Filters
 
 
 def test_words_phrases_and_exclusions_are_told_apart():

@@ -6,9 +6,11 @@ Rows are those of the snapshot: shards in the manifest's order, and rows in the 
 that replicas on a machine share them.
 """
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +21,10 @@ import tantivy
 from raydex.errors import SnapshotCorrupt
 from raydex.lexical.analysis import Word, analyzer, words_of
 from raydex.lexical.names import Names, Suggestion
-from raydex.lexical.schema import dotted, path_key
+from raydex.lexical.schema import path_key
 from raydex.lexical.writing import NAMES, PASSAGES
-from raydex.query import Filters, ParsedQuery
-from raydex.records import Lexical, Vectors
+from raydex.query import ParsedQuery
+from raydex.records import Filters, Lexical, Vectors
 
 Rows = npt.NDArray[np.int64]
 
@@ -33,6 +35,11 @@ COMMON_SHARE = 0.5
 """A word of more passages than this share says little, and is left out when a rarer one is there."""
 
 CORRECTED_WEIGHT, SYNONYM_WEIGHT = 0.5, 0.8
+
+BM25_K1 = 1.2
+"""tantivy's; a term adds at most (k1 + 1) × its inverse document frequency."""
+
+REMEMBERED_QUERIES = 1024
 
 Query, Occur = tantivy.Query, tantivy.Occur
 
@@ -85,6 +92,7 @@ class LexicalIndex:
         self._analyzers = list(dict.fromkeys(map(analyzer, languages)))[:MAX_LANGUAGES] or [analyzer("")]
         self._synonyms = [[_spaced(words) for words in group] for group in synonyms]
         self._common = COMMON_SHARE * self._searcher.num_docs
+        self.expand = lru_cache(REMEMBERED_QUERIES)(self._expand)
 
     def __len__(self) -> int:
         return self._searcher.num_docs
@@ -117,12 +125,30 @@ class LexicalIndex:
             clauses.append((Occur.Must, Query.all_query()))
         return np.sort(self._rows(Query.boolean_query(clauses), len(self))[1])
 
-    def symbol(self, name: str) -> Rows:
-        """Return the rows that define a symbol: spelled exactly so, then in another case, then its end (`join`)."""
+    def definitions(self, name: str) -> tuple[Rows, Rows, Rows]:
+        """Return the rows that define a symbol: spelled exactly so, in any case, and by its end (`join`)."""
         name = name.removesuffix("()").strip()
-        keys = (f"={name}", f"~{name.lower()}", dotted(name))
-        found = [np.sort(self._rows(self._keyword("symbol", key), len(self))[1]) for key in keys if key]
-        return np.array(list(dict.fromkeys(np.concatenate(found).tolist())) if found else [], np.int64)
+        end = name.lower().replace("::", ".").replace("->", ".").replace("#", ".").lstrip(".")
+        exact, folded, ending = (
+            np.sort(self._rows(self._keyword("symbol", key), len(self))[1])
+            for key in (f"={name}", f"~{name.lower()}", end)
+        )
+        return exact, folded, ending
+
+    def ideal(self, query: ParsedQuery) -> float:
+        """Return what no passage can exceed: the sum of the most that each word can add to BM25."""
+        best: dict[str, float] = {}
+        for term in self.expand(query):
+            most = term.weight * (BM25_K1 + 1) * self._inverse_frequency(term.term)
+            if term.origin == "typed":
+                best[term.word] = best.get(term.word, 0.0) + most
+            elif term.origin == "corrected":
+                best[term.word] = max(best.get(term.word, 0.0), most)
+        return sum(best.values())
+
+    def _inverse_frequency(self, term: str) -> float:
+        frequency = self._frequency(term)
+        return math.log1p((len(self) - frequency + 0.5) / (frequency + 0.5))  # tantivy's
 
     def is_name(self, word: str) -> bool:
         """Return whether a symbol, flag or command is called so, whatever the case."""
@@ -131,7 +157,7 @@ class LexicalIndex:
     def suggest(self, prefix: str, limit: int) -> list[Suggestion]:
         return self._names.suggest(prefix, limit)
 
-    def expand(self, query: ParsedQuery) -> list[QueryTerm]:
+    def _expand(self, query: ParsedQuery) -> tuple[QueryTerm, ...]:
         """Return the terms that the words of a query stand for, each once, those left out that say nothing."""
         found: dict[str, QueryTerm] = {}
         for term in (*self._typed(query.words), *self._alternatives(query.words)):
@@ -139,7 +165,7 @@ class LexicalIndex:
                 found[term.term] = term
         frequencies = {term: self._frequency(term) for term in found}
         rarer = [term for term in found.values() if 0 < frequencies[term.term] <= self._common]
-        return rarer or [term for term in found.values() if frequencies[term.term]]
+        return tuple(rarer) or tuple(term for term in found.values() if frequencies[term.term])
 
     def _typed(self, words: Iterable[str]) -> Iterator[QueryTerm]:
         for typed in words:

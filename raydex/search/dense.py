@@ -9,8 +9,10 @@ wherever a row lies (see shard.py), and every row that ties with the last wanted
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from raydex.ann import Mask, Rows
 from raydex.errors import SnapshotIncompatible
@@ -118,11 +120,16 @@ class DenseSearcher:
             kept = np.flatnonzero(scores >= np.partition(scores, -wanted)[-wanted])
         else:
             kept = np.arange(len(scores))
-        order: Rows = kept[np.argsort(-scores[kept], kind="stable")]
+        return kept[self.order(scores[kept], rows[kept])][:wanted]
+
+    def order(self, scores: npt.NDArray[np.floating[Any]], rows: Rows) -> Rows:
+        """Return the places of these rows, best first, ties by chunk_id."""
+        order: Rows = np.argsort(-scores, kind="stable")
         ranked = scores[order]
         if (ranked[1:] == ranked[:-1]).any():
-            order = np.array(sorted(order, key=lambda place: (-float(scores[place]), self.chunk_id(int(rows[place])))))
-        return order[:wanted]
+            ties = sorted(order.tolist(), key=lambda place: (-float(scores[place]), self.chunk_id(int(rows[place]))))
+            order = np.array(ties, np.int64)
+        return order
 
     def chunk_id(self, row: int) -> str:
         shard, local = self.place(row)

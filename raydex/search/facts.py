@@ -35,7 +35,7 @@ class Facet:
     values: tuple[str, ...]
 
     def value(self, row: int) -> str:
-        return self.values[self.numbers[row]]
+        return self.values[int(self.numbers[row])]
 
     def mask(self, wanted: Sequence[str], *, with_subtags: bool = False) -> Mask:
         """Return which rows have one of these values. with_subtags: `en` takes `en-GB` too."""

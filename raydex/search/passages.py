@@ -6,7 +6,7 @@ text, terms → highlights → excerpt    pure
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 
-from raydex.lexical.analysis import terms
+from raydex.lexical.analysis import spans_of
 
 EXCERPT_CHARS = 240
 
@@ -16,9 +16,8 @@ Span = tuple[int, int]
 
 def highlights(text: str, wanted: Collection[str], language: str = "") -> tuple[Span, ...]:
     """Return where terms of the query stand, in order, touching ones as one. wanted: terms of the analysis."""
-    found = sorted({(term.start, term.end) for term in terms(text, language) if term.text in wanted})
     merged: list[Span] = []
-    for start, end in found:
+    for start, end in spans_of(text, wanted, language):
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:

@@ -11,6 +11,7 @@ and indexes can be merged by score. The weights are plain numbers; docs/retrieva
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from raydex.ann import Rows
 from raydex.query import QueryKind
 
-Scores = npt.NDArray[np.float64]
+Scores = npt.NDArray[np.floating[Any]]
 
 DEPTH = 200
 """Candidates of each leg, whatever k is: the first hits of a page stay the same when more are asked for."""
@@ -38,10 +39,10 @@ class Weights:
 
 
 WEIGHTS: Mapping[QueryKind, Weights] = {
-    "question": Weights(lexical=0.15, api=0.03, page=0.02),
-    "keywords": Weights(lexical=1.0, api=0.0, page=0.02),
-    "symbol": Weights(lexical=1.0, api=0.03, page=0.0),
-    "flag": Weights(lexical=1.0, api=0.03, page=0.0),
+    "question": Weights(lexical=0.15, api=0.03, page=0.015),
+    "keywords": Weights(lexical=1.2, api=0.0, page=0.015),
+    "symbol": Weights(lexical=1.0, api=0.03, page=0.02),
+    "flag": Weights(lexical=1.0, api=0.03, page=0.02),
     "error_code": Weights(lexical=1.0, api=0.0, page=0.0),
 }
 """A sentence is full of words that its answer does not have; one or two words are those that the answer is named by."""

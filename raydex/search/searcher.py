@@ -84,8 +84,8 @@ class Searcher:
             self._hit(ranking, group, query, parsed, rank)
             for rank, group in enumerate(groups[query.offset :][: query.k], start=query.offset + 1)
         ]
-        heads = ranking.rows[[group.places[0] for group in groups]] if groups else NO_ROWS
-        found = Found(hits=tuple(hits), facets=self.facts.counts(heads))
+        heads = ranking.rows[[group.places[0] for group in groups]] if query.facets and groups else NO_ROWS
+        found = Found(hits=tuple(hits), facets=self.facts.counts(heads) if query.facets else {})
         times.add("present", clock() - started)
         return found
 
@@ -97,9 +97,7 @@ class Searcher:
             self.dense.check(vector[np.newaxis])
         if self.lexical is None and (query.mode == "lexical" or parsed.phrases or parsed.excluded):
             what = "mode lexical" if query.mode == "lexical" else "a phrase or an exclusion"
-            raise QueryError(
-                "query", f"{what} needs a lexical index, which index {self.index} has not: build it again"
-            )
+            raise QueryError("query", f"{what} needs a lexical index, which index {self.index} has not: build it again")
 
     def _allowed(self, query: Query, parsed: ParsedQuery) -> Mask | None:
         """Return which rows filters, phrases and exclusions leave; None when all."""
@@ -123,13 +121,25 @@ class Searcher:
         times.add("lexical", time.perf_counter() - started)
         if query.mode == "lexical":
             return _Ranking(rows, _alone("lexical", scores), _nan_like(scores), scores)
-        return self._fused(parsed, vector, (scores, rows), self.dense.rank(vector, depth, allowed=allowed, times=times))
+        dense = self.dense.rank(vector, depth, allowed=allowed, times=times)
+        started = time.perf_counter()
+        ranking = self._fused(self.lexical, parsed, vector, lexical=(scores, rows), dense=dense, allowed=allowed)
+        times.add("fuse", time.perf_counter() - started)
+        return ranking
 
     def _fused(
-        self, parsed: ParsedQuery, vector: Vectors, lexical: tuple[Vectors, Rows], dense: tuple[Vectors, Rows]
+        self,
+        index: LexicalIndex,
+        parsed: ParsedQuery,
+        vector: Vectors,
+        *,
+        lexical: tuple[Vectors, Rows],
+        dense: tuple[Vectors, Rows],
+        allowed: Mask | None,
     ) -> _Ranking:
-        assert self.lexical is not None  # noqa: S101 - for mypy
-        defined = self._definitions(parsed)
+        defined = _definitions(index, parsed)
+        if allowed is not None:
+            defined = {row: bonus for row, bonus in defined.items() if allowed[row]}
         rows = np.unique(np.concatenate([lexical[1], dense[1], np.array([*defined], np.int64)]))
         bm25 = np.full(len(rows), np.nan, np.float32)
         bm25[np.searchsorted(rows, lexical[1])] = lexical[0]
@@ -140,30 +150,13 @@ class Searcher:
             cosine=cosine.astype(np.float64),
             lexical=bm25.astype(np.float64),
             last_lexical=float(lexical[0][-1]) if len(lexical[1]) >= DEPTH else 0.0,
-            best_lexical=self.lexical.ideal(parsed),
+            best_lexical=index.ideal(parsed),
             bonus=np.array([defined.get(row, 0.0) for row in rows.tolist()]),
         )
-        scored = fuse(
-            candidates, parsed.kind, is_api=self._is_api[rows], page_chunks=self.facts.page_chunks[rows]
-        )
-        order = self._order(rows, scored)
+        scored = fuse(candidates, parsed.kind, is_api=self._is_api[rows], page_chunks=self.facts.page_chunks[rows])
+        order = self.dense.order(scored.total, rows)
         parts = {name: values[order] for name, values in scored.parts.items()}
         return _Ranking(rows[order], Scored(scored.total[order], parts), cosine[order], bm25[order])
-
-    def _definitions(self, parsed: ParsedQuery) -> dict[int, float]:
-        """Return row → bonus of the passages that define what the query names."""
-        assert self.lexical is not None  # noqa: S101 - for mypy
-        found: dict[int, float] = {}
-        names = {parsed.text.strip(), " ".join(parsed.words)} if len(parsed.words) <= MOST_WORDS_OF_A_NAME else set()
-        for name in names:
-            for rows, bonus in zip(self.lexical.definitions(name), SYMBOL_BONUS, strict=True):
-                for row in rows[:DEPTH].tolist():
-                    found[row] = max(found.get(row, 0.0), bonus)
-        return found
-
-    def _order(self, rows: Rows, scored: Scored) -> Rows:
-        ids = [self.dense.chunk_id(row) for row in rows.tolist()]
-        return np.array(sorted(range(len(rows)), key=lambda place: (-scored.total[place], ids[place])), np.int64)
 
     def _groups(self, ranking: _Ranking, query: Query) -> list[_Group]:
         """Return the groups that stand on the pages up to the one asked for and all after, best first, no group twice.
@@ -199,24 +192,23 @@ class Searcher:
 
     def _hit(self, ranking: _Ranking, group: _Group, query: Query, parsed: ParsedQuery, rank: int) -> Hit:
         first, *others = (
-            self._passage(ranking, place, query, parsed, rank)
-            for place in self._shown(ranking, group, query.group_by == "page")
+            self._passage(ranking, place, query, parsed, rank) for place in self._shown(ranking, group, query)
         )
         copies = tuple(self.dense.chunk(int(ranking.rows[place])).url for place in group.copies)
         return replace(first, more=tuple(others), copies=copies)
 
-    def _shown(self, ranking: _Ranking, group: _Group, by_page: bool) -> list[int]:
+    def _shown(self, ranking: _Ranking, group: _Group, query: Query) -> list[int]:
         """Return the best place of the group and, of a page, those of its next best sections."""
-        if not by_page:
+        if query.group_by != "page":
             return group.places[:1]
         sections = self.facts.section[ranking.rows[group.places]].tolist()
-        best = {section: place for section, place in zip(reversed(sections), reversed(group.places), strict=True)}
+        best = dict(zip(reversed(sections), reversed(group.places), strict=True))
         return sorted(best.values())[: 1 + MORE_IN_GROUP]
 
     def _passage(self, ranking: _Ranking, place: int, query: Query, parsed: ParsedQuery, rank: int) -> Hit:
         row = int(ranking.rows[place])
         chunk = self.dense.chunk(row)
-        terms = self.lexical.terms_of(parsed) if self.lexical else frozenset()
+        terms = {term.term for term in self.lexical.expand(parsed)} if self.lexical else set()
         marked = highlights(chunk.text, terms, self.facts.facets["language"].value(row)) if terms else ()
         scores = {"dense": float(ranking.dense[place]), "lexical": float(ranking.lexical[place])}
         return Hit(
@@ -246,6 +238,17 @@ def merge_found(parts: Sequence[Found], *, k: int, offset: int) -> Found:
         confidence=max((part.confidence for part in parts), default=0.0),
         facets=facets,
     )
+
+
+def _definitions(index: LexicalIndex, parsed: ParsedQuery) -> dict[int, float]:
+    """Return row → bonus of the passages that define what the query names."""
+    found: dict[int, float] = {}
+    names = {parsed.text.strip(), " ".join(parsed.words)} if len(parsed.words) <= MOST_WORDS_OF_A_NAME else set()
+    for name in names:
+        for rows, bonus in zip(index.definitions(name), SYMBOL_BONUS, strict=True):
+            for row in rows[:DEPTH].tolist():
+                found[row] = max(found.get(row, 0.0), bonus)
+    return found
 
 
 def _explanation(scored: Scored, place: int) -> dict[str, float]:
