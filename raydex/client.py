@@ -30,32 +30,63 @@ class _Record(BaseModel):
 
 
 class Result(_Record):
-    """One passage. score: cosine, higher is better; source: page URL#anchor; content: plain text of foreign pages."""
+    """One passage. score: higher is better; source: page URL#anchor; content: plain text of foreign pages.
+
+    scores: `dense`, the cosine, and `lexical`, BM25. highlights, excerpt: characters start:end of content. more: next
+    best sections of the page, with group_by="page". copies: URLs of passages that say the same.
+    """
 
     rank: int
     score: float
+    scores: dict[str, float] = {}
     content: str
+    highlights: tuple[tuple[int, int], ...] = ()
+    excerpt: tuple[int, int] = (0, 0)
     source: str
     title: str
     headings: tuple[str, ...]
     index: str
     section_id: str
     chunk_id: str
+    kind: str = ""
+    version: str = ""
+    more: tuple["Result", ...] = ()
+    copies: tuple[str, ...] = ()
+    explanation: dict[str, float] = {}
 
 
 class SearchAnswer(_Record):
-    """message: empty, or what to know about this answer; snapshot: index → snapshot_id; timings_s: stage → seconds."""
+    """message: empty, or what to know about this answer; snapshot: index → snapshot_id; timings_s: stage → seconds.
+
+    confidence: from 0 to 1, that the answer is there. facets: name → value → results found, where asked for.
+    """
 
     message: str
     snapshot: dict[str, str]
+    confidence: float = 1.0
     results: tuple[Result, ...]
+    facets: dict[str, dict[str, int]] = {}
     timings_s: dict[str, float]
 
 
 class QueryAnswer(_Record):
     query: str
     message: str
+    confidence: float = 1.0
     results: tuple[Result, ...]
+    facets: dict[str, dict[str, int]] = {}
+
+
+class Suggestion(_Record):
+    """A symbol, title or heading. is_corrected: spelled otherwise than what was typed."""
+
+    text: str
+    index: str
+    is_corrected: bool
+
+
+class _Suggestions(_Record):
+    suggestions: tuple[Suggestion, ...]
 
 
 class BatchAnswer(_Record):
@@ -131,20 +162,29 @@ class RaydexClient:
     def close(self) -> None:
         self._http.close()
 
-    def search(self, query: str, *, k: int = 10, index: Sequence[str] = (), offset: int = 0) -> SearchAnswer:
-        return self._typed(SearchAnswer, self.search_raw(query, k=k, index=index, offset=offset))
+    def search(
+        self, query: str, *, k: int = 10, index: Sequence[str] = (), offset: int = 0, **options: Any
+    ) -> SearchAnswer:
+        """options: mode, group_by, source, version, language, kind, path, facets, explain; see the service's /docs."""
+        return self._typed(SearchAnswer, self.search_raw(query, k=k, index=index, offset=offset, **options))
 
-    def search_raw(self, query: str, *, k: int = 10, index: Sequence[str] = (), offset: int = 0) -> bytes:
+    def search_raw(
+        self, query: str, *, k: int = 10, index: Sequence[str] = (), offset: int = 0, **options: Any
+    ) -> bytes:
         """Return the body of GET /search as it came."""
-        parameters = {"query": query, "k": k, "offset": offset, "index": list(index)}
+        parameters = {"query": query, "k": k, "offset": offset, "index": list(index), **options}
         return self._call("GET", "/search", params=parameters)
 
     def search_many(
-        self, queries: Sequence[str], *, k: int = 10, index: Sequence[str] = (), offset: int = 0
+        self, queries: Sequence[str], *, k: int = 10, index: Sequence[str] = (), offset: int = 0, **options: Any
     ) -> BatchAnswer:
         """Ask several queries in one request; answers come in their order."""
-        body = {"queries": list(queries), "k": k, "offset": offset, "index": list(index)}
+        body = {"queries": list(queries), "k": k, "offset": offset, "index": list(index), **options}
         return self._typed(BatchAnswer, self._call("POST", "/search", json=body))
+
+    def suggest(self, prefix: str, *, k: int = 10, index: Sequence[str] = ()) -> tuple[Suggestion, ...]:
+        parameters = {"query": prefix, "k": k, "index": list(index)}
+        return self._typed(_Suggestions, self._call("GET", "/suggest", params=parameters)).suggestions
 
     def indexes(self) -> tuple[IndexInfo, ...]:
         return self._typed(_Indexes, self._call("GET", "/indexes")).indexes

@@ -9,5 +9,6 @@ Query (+ its vector) → Searcher.find → Found(hits, confidence, facets)
 """
 
 from raydex.search.dense import DenseSearcher, merge_hits
+from raydex.search.searcher import Searcher, merge_found
 
-__all__ = ["DenseSearcher", "merge_hits"]
+__all__ = ["DenseSearcher", "Searcher", "merge_found", "merge_hits"]

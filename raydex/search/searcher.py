@@ -56,24 +56,25 @@ class _Ranking:
 class Searcher:
     """Answers queries from one open snapshot of one index. Safe to use from several threads."""
 
-    def __init__(self, index: str, snapshot: Snapshot, lexical: LexicalIndex | None) -> None:
-        """lexical: None for a snapshot that was made without; it is searched by meaning alone."""
+    def __init__(self, index: str, snapshot: Snapshot) -> None:
+        """A snapshot that was made without a lexical index is searched by meaning alone."""
         self.index = index
         self.snapshot = snapshot
-        self.lexical = lexical
+        self.lexical = snapshot.lexical
         self.dense = DenseSearcher(index, snapshot)
         self.facts = Facts(snapshot)
         self._is_api = self.facts.facets["kind"].mask(("api",))
 
-    def find(self, query: Query, vector: Vectors, *, times: StageTimes | None = None) -> Found:
+    def find(self, query: Query, vector: Vectors | None, *, times: StageTimes | None = None) -> Found:
         """Return the hits of ranks offset + 1 to offset + k, best first; ties are ordered by chunk_id.
 
-        vector: float32 (dim,), L2-normalised; not looked at in mode lexical. Raises QueryError for a mode, a phrase or
-        an exclusion that needs a lexical index where there is none, SnapshotIncompatible for a vector of another model.
+        vector: float32 (dim,), L2-normalised; not looked at, and may be None, in mode lexical. Raises QueryError for
+        what needs a lexical index where there is none (mode lexical, a phrase, an exclusion), SnapshotIncompatible for
+        a vector of another model.
         """
         clock, times = time.perf_counter, times or StageTimes()
         parsed = parse_query(query.text, self.lexical.is_name if self.lexical else lambda _: False)
-        self._check(query, parsed, vector)
+        self._check(query, parsed)
         started = clock()
         allowed = self._allowed(query, parsed)
         times.add("filter", clock() - started)
@@ -92,9 +93,7 @@ class Searcher:
     def section(self, section_id: str) -> Section | None:
         return self.dense.section(section_id)
 
-    def _check(self, query: Query, parsed: ParsedQuery, vector: Vectors) -> None:
-        if query.mode != "lexical":
-            self.dense.check(vector[np.newaxis])
+    def _check(self, query: Query, parsed: ParsedQuery) -> None:
         if self.lexical is None and (query.mode == "lexical" or parsed.phrases or parsed.excluded):
             what = "mode lexical" if query.mode == "lexical" else "a phrase or an exclusion"
             raise QueryError("query", f"{what} needs a lexical index, which index {self.index} has not: build it again")
@@ -110,18 +109,21 @@ class Searcher:
         return said if mask is None else said & mask
 
     def _ranking(
-        self, query: Query, parsed: ParsedQuery, vector: Vectors, allowed: Mask | None, times: StageTimes
+        self, query: Query, parsed: ParsedQuery, vector: Vectors | None, allowed: Mask | None, times: StageTimes
     ) -> _Ranking:
         depth = DEPTH * -(-(query.offset + query.k) // DEPTH)
-        if query.mode == "dense" or self.lexical is None:
-            scores, rows = self.dense.rank(vector, depth, allowed=allowed, times=times)
-            return _Ranking(rows, _alone("dense", scores), scores, _nan_like(scores))
-        started = time.perf_counter()
-        scores, rows = self.lexical.search(parsed, depth, query.filters)
-        times.add("lexical", time.perf_counter() - started)
-        if query.mode == "lexical":
-            return _Ranking(rows, _alone("lexical", scores), _nan_like(scores), scores)
+        if self.lexical is not None and query.mode != "dense":
+            started = time.perf_counter()
+            scores, rows = self.lexical.search(parsed, depth, query.filters)
+            times.add("lexical", time.perf_counter() - started)
+            if query.mode == "lexical":
+                return _Ranking(rows, _alone("lexical", scores), _nan_like(scores), scores)
+        if vector is None:
+            raise ValueError(f"mode {query.mode} needs the vector of the query")
+        self.dense.check(vector[np.newaxis])
         dense = self.dense.rank(vector, depth, allowed=allowed, times=times)
+        if self.lexical is None or query.mode == "dense":
+            return _Ranking(dense[1], _alone("dense", dense[0]), dense[0], _nan_like(dense[0]))
         started = time.perf_counter()
         ranking = self._fused(self.lexical, parsed, vector, lexical=(scores, rows), dense=dense, allowed=allowed)
         times.add("fuse", time.perf_counter() - started)

@@ -2,7 +2,7 @@
 
     app = create_app(DirectBackend(engine, MemoryRecorder()), config)
 
-GET /search · POST /search · GET /indexes · GET /sections/{section_id} · GET /healthz · GET /readyz · /docs
+GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · /healthz · /readyz · /docs
 """
 
 import asyncio
@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, Query
+from fastapi import APIRouter, FastAPI
+from fastapi import Query as QueryString
 from starlette.middleware import Middleware
 
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
-from raydex.records import Hit
+from raydex.records import Filters, Hit, Query
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe
 from raydex.serve.schemas import (
@@ -28,9 +29,13 @@ from raydex.serve.schemas import (
     IndexesResponse,
     ReadyResponse,
     Result,
+    SearchOptions,
     SearchParameters,
     SearchResponse,
     SectionResponse,
+    Suggested,
+    SuggestParameters,
+    SuggestResponse,
 )
 from raydex.serve.status import index_statuses, record_gauges
 
@@ -69,16 +74,17 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     router = APIRouter()
 
     @router.get("/search", summary="Search for one query")
-    async def search(parameters: Annotated[SearchParameters, Query()]) -> SearchResponse:
+    async def search(parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=parameters.offset, config=config)
-        found = await find(
-            backend, [parameters.query], k=parameters.k, offset=parameters.offset, names=parameters.index
-        )
+        found = await find(backend, [_query(parameters.query, parameters)], names=parameters.index)
+        answer = found.found[0]
         return SearchResponse(
             message=_join(found.warnings[0], _skipped(found)),
             snapshot=found.snapshot,
-            results=_results(found.hits[0]),
+            confidence=answer.confidence,
+            results=_results(answer.hits),
+            facets=answer.facets,
             timings_s=found.timings_s,
         )
 
@@ -89,7 +95,7 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         for position, text in enumerate(request.queries):
             check_text(text, f"queries[{position}]", config)
         check_range(k=request.k, offset=request.offset, config=config)
-        found = await find(backend, request.queries, k=request.k, offset=request.offset, names=request.index)
+        found = await find(backend, [_query(text, request) for text in request.queries], names=request.index)
         return BatchResponse(
             message=_join(_shortened(found), _skipped(found)),
             snapshot=found.snapshot,
@@ -97,7 +103,36 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
             timings_s=found.timings_s,
         )
 
+    @router.get("/suggest", summary="Symbols, titles and headings, while a person types")
+    async def suggest(parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
+        check_text(parameters.query, "query", config)
+        check_range(k=parameters.k, offset=0, config=config)
+        engine = backend.engine
+        found = engine.suggest(engine.select(parameters.index), parameters.query, k=parameters.k)
+        return SuggestResponse(
+            suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
+        )
+
     return router
+
+
+def _query(text: str, options: SearchOptions) -> Query:
+    return Query(
+        text=text,
+        k=options.k,
+        offset=options.offset,
+        mode=options.mode,
+        filters=Filters(
+            sources=tuple(options.source),
+            versions=tuple(options.version),
+            languages=tuple(options.language),
+            kinds=tuple(options.kind),
+            paths=tuple(options.path),
+        ),
+        group_by=options.group_by,
+        facets=options.facets,
+        explain=options.explain,
+    )
 
 
 def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
@@ -154,8 +189,16 @@ async def _fresh_gauges(backend: Backend, config: ServeConfig) -> AsyncIterator[
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:
-    rows = zip(queries, found.warnings, found.hits, strict=True)
-    return [BatchAnswer(query=query, message=warning, results=_results(hits)) for query, warning, hits in rows]
+    return [
+        BatchAnswer(
+            query=query,
+            message=warning,
+            confidence=answer.confidence,
+            results=_results(answer.hits),
+            facets=answer.facets,
+        )
+        for query, warning, answer in zip(queries, found.warnings, found.found, strict=True)
+    ]
 
 
 def _results(hits: Sequence[Hit]) -> list[Result]:
@@ -163,13 +206,21 @@ def _results(hits: Sequence[Hit]) -> list[Result]:
         Result(
             rank=hit.rank,
             score=hit.score,
+            scores=hit.scores,
             content=hit.chunk.text,
+            highlights=list(hit.highlights),
+            excerpt=hit.excerpt,
             source=hit.chunk.url,
             title=hit.chunk.title,
             headings=hit.chunk.headings,
+            kind=hit.kind,
+            version=hit.version,
             index=hit.index,
             section_id=hit.chunk.section_id,
             chunk_id=hit.chunk.chunk_id,
+            more=_results(hit.more),
+            copies=list(hit.copies),
+            explanation=hit.explanation,
         )
         for hit in hits
     ]

@@ -2,14 +2,15 @@
 
     engine = Engine(ServeConfig(index=("docs",)))
     vectors = engine.embed(engine.select(["docs"])[0].model_id, ["how do I open a file"])
-    hits = engine.search(engine.select(["docs"]), vectors, k=5, offset=0, times=StageTimes())
+    found = engine.find(engine.select(["docs"]), [Query(text="how do I open a file")], vectors, times=StageTimes())
 
 An index that cannot be opened keeps its reason and leaves the others alone. Methods may run in several threads.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from threading import Lock
 
@@ -24,8 +25,9 @@ from raydex.errors import (
     SnapshotError,
     StorageError,
 )
-from raydex.records import Hit, Manifest, Section, StageTimes, Vectors
-from raydex.search import Searcher, merge_hits
+from raydex.lexical import Suggestion
+from raydex.records import Found, Manifest, Query, Section, StageTimes, Vectors
+from raydex.search import Searcher, merge_found
 from raydex.snapshot import Snapshot, current_id, index_names, open_snapshot, read_manifest
 from raydex.storage.mirror import Storage, open_storage
 
@@ -97,14 +99,31 @@ class Engine:
         with self._embedding:  # a fast tokenizer that truncates is not thread-safe, and two calls would share the cores
             return self._embedders[model_id].embed_queries(texts)
 
-    def search(
-        self, indexes: Sequence[OpenIndex], vectors: Vectors, *, k: int, offset: int, times: StageTimes
-    ) -> list[list[Hit]]:
-        """Return the hits of each row of vectors, best first, ranked over all the indexes together."""
+    def find(
+        self, indexes: Sequence[OpenIndex], queries: Sequence[Query], vectors: Vectors | None, *, times: StageTimes
+    ) -> list[Found]:
+        """Answer each query from all the indexes together. vectors: a row for each, None when none is looked at."""
+        rows: Sequence[Vectors | None] = [None] * len(queries) if vectors is None else list(vectors)
+        return [self._find(indexes, query, row, times) for query, row in zip(queries, rows, strict=True)]
+
+    def _find(self, indexes: Sequence[OpenIndex], query: Query, vector: Vectors | None, times: StageTimes) -> Found:
         if len(indexes) == 1:
-            return indexes[0].searcher.search(vectors, k=k, offset=offset, times=times)
-        per_index = [index.searcher.search(vectors, k=offset + k, times=times) for index in indexes]
-        return [merge_hits(list(lists), k=k, offset=offset) for lists in zip(*per_index, strict=True)]
+            return indexes[0].searcher.find(query, vector, times=times)
+        whole = replace(query, k=query.offset + query.k, offset=0)
+        parts = [index.searcher.find(whole, vector, times=times) for index in indexes]
+        return merge_found(parts, k=query.k, offset=query.offset)
+
+    def suggest(self, indexes: Sequence[OpenIndex], prefix: str, *, k: int) -> list[tuple[str, Suggestion]]:
+        """Return (index, suggestion): the best of each index first, then the second best of each, a text once."""
+        lists = [
+            [(index.name, found) for found in index.searcher.lexical.suggest(prefix, k)]
+            for index in indexes
+            if index.searcher.lexical is not None
+        ]
+        ranked = [one for rank in zip_longest(*lists) for one in rank if one is not None]
+        best = {found.text: (name, found) for name, found in reversed(ranked)}
+        texts = dict.fromkeys(found.text for _, found in ranked)
+        return [best[text] for text in texts][:k]
 
     def length_warning(self, model_id: str, text: str) -> str:
         """Return what to tell the caller when the model cannot read the whole text; empty when it can."""

@@ -1,6 +1,6 @@
 """From checked texts to hits with their stage times: what both search routes share. No HTTP, no Ray.
 
-[text, …] → check → embed (batched by the backend) → scan and merge (in a thread) → Findings
+[Query, …] → check → embed (batched by the backend) → search (in a thread) → Findings
 """
 
 import asyncio
@@ -12,9 +12,11 @@ from typing import Protocol
 
 from raydex.config import ServeConfig
 from raydex.errors import QueryError, SnapshotError
-from raydex.records import Hit, StageTimes, Vectors
+from raydex.records import Found, Query, StageTimes, Vectors
 from raydex.serve.engine import Engine, OpenIndex
 from raydex.serve.recorder import Recorder
+
+PROBE = "is the service ready"
 
 READABLE_CONTROLS = frozenset("\t\n\r")
 
@@ -41,9 +43,9 @@ class DirectBackend:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """hits and warnings: one entry for each query; skipped: served indexes that were not ready and not asked."""
+    """found and warnings: one entry for each query; skipped: served indexes that were not ready and not asked."""
 
-    hits: list[list[Hit]]
+    found: list[Found]
     warnings: list[str]
     skipped: tuple[str, ...]
     snapshot: dict[str, str]
@@ -70,24 +72,35 @@ def check_range(*, k: int, offset: int, config: ServeConfig) -> None:
         raise QueryError("offset", f"is {offset}, allowed are 0 to {config.max_offset}")
 
 
-async def find(backend: Backend, texts: Sequence[str], *, k: int, offset: int, names: Sequence[str]) -> Findings:
-    """Answer the queries from one set of snapshots; errors as Engine.select raises them."""
+async def find(backend: Backend, queries: Sequence[Query], *, names: Sequence[str]) -> Findings:
+    """Answer the queries, all of one mode, from one set of snapshots; errors as Engine.select raises them."""
     engine, times, started = backend.engine, StageTimes(), time.perf_counter()
     indexes = engine.select(names)
     model_id = indexes[0].model_id
-    vectors = await backend.embed(model_id, texts)
-    times.add("embed", time.perf_counter() - started)
-    hits = await asyncio.to_thread(engine.search, indexes, vectors, k=k, offset=offset, times=times)
-    warnings = [engine.length_warning(model_id, text) for text in texts]
+    texts = [query.text for query in queries]
+    vectors = None
+    if any(query.mode != "lexical" for query in queries):
+        vectors = await backend.embed(model_id, texts)
+        times.add("embed", time.perf_counter() - started)
+    found = await asyncio.to_thread(engine.find, indexes, queries, vectors, times=times)
     times.add("total", time.perf_counter() - started)
-    _record(backend.recorder, hits, times)
+    _record(backend.recorder, found, times)
     return Findings(
-        hits=hits,
-        warnings=warnings,
+        found=found,
+        warnings=[_warning(engine, indexes, query) for query in queries],
         skipped=() if names else tuple(engine.reasons),
         snapshot=_snapshot_ids(indexes),
         timings_s={stage: round(seconds, 6) for stage, seconds in times.seconds.items()},
     )
+
+
+def _warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
+    """Return what the caller must know of the answer: what the model did not read, which index has no words."""
+    if query.mode == "lexical":
+        return ""
+    without = [index.name for index in indexes if index.searcher.lexical is None and query.mode == "hybrid"]
+    told = f"no lexical index, searched by meaning alone: {', '.join(without)}" if without else ""
+    return "; ".join(filter(None, (engine.length_warning(indexes[0].model_id, query.text), told)))
 
 
 async def probe(backend: Backend) -> dict[str, str]:
@@ -96,8 +109,8 @@ async def probe(backend: Backend) -> dict[str, str]:
     if engine.reasons:
         raise SnapshotError("; ".join(str(reason) for reason in engine.reasons.values()))
     for index in engine.indexes.values() or engine.select():
-        vectors = await backend.embed(index.model_id, ["is the service ready"])
-        await asyncio.to_thread(engine.search, [index], vectors, k=1, offset=0, times=StageTimes())
+        vectors = await backend.embed(index.model_id, [PROBE])
+        await asyncio.to_thread(engine.find, [index], [Query(text=PROBE, k=1)], vectors, times=StageTimes())
     return _snapshot_ids(list(engine.indexes.values()))
 
 
@@ -105,10 +118,10 @@ def _snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
     return {index.name: index.manifest.snapshot_id for index in indexes}
 
 
-def _record(recorder: Recorder, hits: list[list[Hit]], times: StageTimes) -> None:
+def _record(recorder: Recorder, answers: Sequence[Found], times: StageTimes) -> None:
     for stage, seconds in times.seconds.items():
         recorder.observe("raydex_search_stage_seconds", seconds, stage=stage)
-    for found in hits:
-        recorder.observe("raydex_results", len(found))
-        if not found:
+    for found in answers:
+        recorder.observe("raydex_results", len(found.hits))
+        if not found.hits:
             recorder.count("raydex_zero_result_queries")

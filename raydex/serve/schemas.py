@@ -1,11 +1,14 @@
 """What the service takes and returns, as the OpenAPI page shows it. Data only.
 
 GET /search?query=…  →  SearchResponse        POST /search {"queries": […]}  →  BatchResponse
+GET /suggest?query=…  →  SuggestResponse
 """
 
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from raydex.records import Grouping, SearchMode, SectionKind
 
 K = Annotated[int, Field(ge=1, description="Hits per query.", examples=[10])]
 Offset = Annotated[int, Field(ge=0, description="Hits to skip, for paging.", examples=[0])]
@@ -18,31 +21,68 @@ Timings = Annotated[
     dict[str, float],
     Field(
         description="Seconds per stage, for all queries of the request together.",
-        examples=[{"embed": 0.0081, "scan": 0.0004, "merge": 0.0001, "total": 0.0092}],
+        examples=[{"embed": 0.0021, "lexical": 0.0003, "scan": 0.0011, "merge": 0.0001, "total": 0.0052}],
     ),
+]
+Values = list[str]
+Span = tuple[int, int]
+Confidence = Annotated[
+    float, Field(description="From 0 to 1: is the answer here at all? See docs/retrieval.md.", examples=[0.93])
+]
+Facets = Annotated[
+    dict[str, dict[str, int]],
+    Field(description="With facets: name → value → results found, over all pages.", examples=[{"kind": {"api": 7}}]),
 ]
 Warning_ = Annotated[str, Field(description="Empty, or what to know about this answer.", examples=[""])]
 
 
-class SearchParameters(BaseModel):
-    """The query string of GET /search."""
+class SearchOptions(BaseModel):
+    """What both search routes take beside the query itself."""
 
     model_config = ConfigDict(extra="forbid")
 
-    query: str = Field(description="What to look for, in plain words.", examples=["how do I read a file line by line"])
     k: K = 10
     offset: Offset = 0
     index: Indexes = []
+    mode: SearchMode = Field(
+        "hybrid", description="By meaning (dense), by words (lexical), or both (hybrid); `score` is then another one."
+    )
+    group_by: Grouping = Field("section", description="One result for each passage (none), section or page.")
+    source: Values = Field([], description="Only from these sources of sources.toml.")
+    version: Values = Field([], description="Only of these versions.")
+    language: Values = Field([], description="Only in these languages; `en` takes `en-GB` too.")
+    kind: Annotated[list[SectionKind], Field(description="Only prose, code or the entries of symbols (api).")] = []
+    path: Values = Field(
+        [], description="Only under these paths, whole segments: `/3/library` or `https://host/3/library`."
+    )
+    facets: Annotated[bool, Field(description="Count what was found by source, version, language and kind.")] = False
+    explain: Annotated[bool, Field(description="Say of each result what its score is the sum of.")] = False
 
 
-class BatchRequest(BaseModel):
+class SearchParameters(SearchOptions):
+    """The query string of GET /search."""
+
+    query: str = Field(
+        description='What to look for; "quoted words" must stand so, a word after `-` must not.',
+        examples=["how do I read a file line by line"],
+    )
+
+
+class BatchRequest(SearchOptions):
     """Several queries with the same settings."""
-
-    model_config = ConfigDict(extra="forbid")
 
     queries: list[str] = Field(min_length=1, examples=[["open a file", "parse a date"]])
     k: Annotated[K, Field(strict=True)] = 10
     offset: Annotated[Offset, Field(strict=True)] = 0
+
+
+class SuggestParameters(BaseModel):
+    """The query string of GET /suggest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(description="What has been typed so far.", examples=["os.pa"])
+    k: K = 10
     index: Indexes = []
 
 
@@ -50,28 +90,58 @@ class Result(BaseModel):
     """One passage that answers the query."""
 
     rank: int = Field(description="1 for the best, counted from the first page of results.", examples=[1])
-    score: float = Field(description="Cosine of query and passage, −1 to 1; higher is better.", examples=[0.7213])
+    score: float = Field(
+        description="Higher is better. Mode dense: cosine, −1 to 1; lexical: BM25; hybrid: the sum that explain shows.",
+        examples=[0.7213],
+    )
+    scores: dict[str, float] = Field(
+        description="`dense`, the cosine, and `lexical`, BM25, where it was found so.", examples=[{"dense": 0.71}]
+    )
     content: str = Field(description="The passage, as plain text.")
+    highlights: list[Span] = Field(description="Where the query's words stand: characters start:end of content.")
+    excerpt: Span = Field(description="The part of content around most of them.", examples=[[0, 240]])
     source: str = Field(description="Where it stands.", examples=["https://docs.example.org/io.html#reading-files"])
     title: str = Field(description="Title of the page.", examples=["Input and output"])
     headings: tuple[str, ...] = Field(description="Headings above the passage, outermost first.")
+    kind: SectionKind = Field(description="api: the entry of a symbol.", examples=["prose"])
+    version: str = Field(examples=["3.11"])
     index: str = Field(examples=["docs"])
     section_id: str = Field(description="Percent-encode it for GET /sections/{section_id}.")
     chunk_id: str
+    more: list["Result"] = Field([], description="The next best sections of this page, with group_by=page.")
+    copies: list[str] = Field([], description="Where passages stand that say the same, and were left out.")
+    explanation: dict[str, float] = Field({}, description="With explain: the parts of the score.")
 
 
 class SearchResponse(BaseModel):
     status: Literal["ok"] = "ok"
     message: Warning_ = ""
     snapshot: Snapshots
+    confidence: Confidence
     results: list[Result]
+    facets: Facets = {}
     timings_s: Timings
+
+
+class SuggestResponse(BaseModel):
+    status: Literal["ok"] = "ok"
+    suggestions: list["Suggested"]
+
+
+class Suggested(BaseModel):
+    """A symbol, title or heading of an index."""
+
+    text: str = Field(examples=["os.path.join"])
+    index: str = Field(examples=["docs"])
+    is_corrected: bool = Field(description="It is spelled otherwise than what was typed.")
 
 
 class BatchAnswer(BaseModel):
     query: str
     message: Warning_ = ""
+    confidence: Confidence
     results: list[Result]
+    facets: Facets = {}
 
 
 class BatchResponse(BaseModel):
