@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from raydex.records import Chunk, PageInfo, Section, Vectors
 
 BLOCK_ROWS = 16_384
 """Rows of a block, of which one is in memory at a time, and of a row group in a Parquet file."""
+ROWS_AT_A_TIME = 256
+"""Of a table that is read as a stream: those of a few pages."""
 
 CHUNK_SCHEMA = pa.schema(
     [
@@ -98,10 +101,8 @@ def with_tuples(row: dict[str, Any]) -> dict[str, Any]:
 
 def read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:
     """Return a table of so many rows. Raises SnapshotCorrupt when the file is damaged or has other columns or rows."""
-    try:
+    with _damage_named(path):
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
-        raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error
     for name, value in _ADDED_IN_FORMAT_2.items():
         if name in schema.names and name not in table.column_names:
             table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
@@ -110,6 +111,29 @@ def read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:
     if table.num_rows != rows:
         raise SnapshotCorrupt(str(path), f"{rows} rows", f"{table.num_rows} rows")
     return table
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Raises SnapshotCorrupt when the file is missing or damaged."""
+    with _damage_named(path):
+        return pq.read_table(path, columns=list(columns))
+
+
+def stream_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a table, a few in memory at a time; raises SnapshotCorrupt as read_columns does."""
+    with _damage_named(path):
+        for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_A_TIME, columns=list(columns)):
+            yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SnapshotCorrupt(str(path), "a Parquet file", "no file") from error
+    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
+        raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error
 
 
 def vectors_to_column(vectors: Vectors) -> pa.Array:

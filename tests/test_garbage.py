@@ -249,6 +249,23 @@ def test_unreadable_snapshot_keeps_what_it_may_need_until_it_is_old(index_dir):
     assert not freed.left_alone
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_file_of_a_kept_snapshot_keeps_page_copies_and_vectors_and_is_named(index_dir, damage):
+    ids = [make(index_dir, hour) for hour in range(5)]
+    age(index_dir)
+    kept, going = (
+        {shard.objects["chunks"].sha256 for shard in read_manifest(index_dir, name).shards} for name in (ids[4], ids[0])
+    )
+    path = index_dir / "objects" / min(kept - going)
+    path.unlink() if damage == "missing" else path.write_bytes(b"PAR1")
+    age(index_dir)
+    vectors = stored_vectors(index_dir)
+    freed = collect(index_dir, 1, grace_s=0)
+    assert path.name in freed.left_alone
+    assert stored_vectors(index_dir) == vectors
+    assert freed.objects > 0
+
+
 def test_index_whose_live_manifest_cannot_be_read_is_left_as_it_is(index_dir):
     for hour in range(4):
         make(index_dir, hour)

@@ -15,15 +15,12 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydex.build.rows import shard_number
-from raydex.errors import SnapshotCorrupt
 from raydex.records import Manifest, Shard
 from raydex.shard import check_object, pages_of
-
-ROWS_AT_A_TIME = 256
+from raydex.tables import stream_rows
 
 SAID_BY_A_SECTION = ("title", "headings", "text", "kind", "symbol")
 """What makes a section another one. Not its position: a new section moves all that follow."""
@@ -65,7 +62,7 @@ def _groups(objects_dir: Path, before: Manifest, after: Manifest) -> int:
     for manifest in (before, after):
         for number, shard in enumerate(manifest.shards):
             name = _file(shard, "sections")
-            first = next(_rows(objects_dir / name, ("page_id",), 1), None) if name not in shared else None
+            first = next(stream_rows(objects_dir / name, ("page_id",)), None) if name not in shared else None
             if first and shard_number(first[0], len(manifest.shards)) != number:
                 return 1
     return math.gcd(len(before.shards), len(after.shards))
@@ -98,8 +95,7 @@ def _page_rows(shard: Shard, objects_dir: Path) -> Iterator[_Row]:
     """Yield the pages in order; a page says another thing when its body is another one (format 1 knows no bodies)."""
     columns = ("page_id", "body_sha256", "url")
     if "pages" in shard.objects:
-        rows = _rows(objects_dir / shard.objects["pages"].sha256, columns)
-        yield from ((page_id, digest, url) for page_id, digest, url in rows)
+        yield from stream_rows(objects_dir / shard.objects["pages"].sha256, columns)
     else:
         table = pages_of(shard, objects_dir, columns)
         yield from sorted(zip(*(table[name].to_pylist() for name in columns), strict=True))
@@ -108,15 +104,7 @@ def _page_rows(shard: Shard, objects_dir: Path) -> Iterator[_Row]:
 def _section_rows(shard: Shard, objects_dir: Path) -> Iterator[_Row]:
     path = objects_dir / shard.objects["sections"].sha256
     told = [name for name in SAID_BY_A_SECTION if name in pq.read_schema(path).names]
-    for section_id, url, *said in _rows(path, ("section_id", "url", *told)):
+    for section_id, url, *said in stream_rows(path, ("section_id", "url", *told)):
         as_format_2 = said if len(told) == len(SAID_BY_A_SECTION) else [*said, "prose", ""]
         digest = hashlib.sha256(repr(as_format_2).encode()).hexdigest()[:32]
         yield section_id, digest, url
-
-
-def _rows(path: Path, columns: tuple[str, ...], at_a_time: int = ROWS_AT_A_TIME) -> Iterator[tuple[str, ...]]:
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(at_a_time, columns=list(columns)):
-            yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
-    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
-        raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error

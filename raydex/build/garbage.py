@@ -26,7 +26,7 @@ from raydex.build.lineage import predecessor, proven, successor
 from raydex.build.reading import stored_chunks
 from raydex.build.rows import Dropped
 from raydex.checkpoint import Ledger, PageStore, VectorStore, ledgers
-from raydex.errors import SnapshotError, SnapshotNotFound
+from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotNotFound
 from raydex.journal import published_ids
 from raydex.records import Manifest, stable_id
 from raydex.shard import pages_of
@@ -121,8 +121,11 @@ def collect(index_dir: Path, keep: int, *, grace_s: float, dry_run: bool = False
             "from them"
         )
         return freed
-    _remove_vectors(index_dir, staying, builds, remover)  # before the pages, whose readings say what is in use
-    _remove_pages(index_dir, staying, builds, remover)
+    try:
+        _remove_vectors(index_dir, staying, builds, remover)  # before the pages, whose readings say what is in use
+        _remove_pages(index_dir, staying, builds, remover)
+    except SnapshotCorrupt as error:  # of a snapshot that is kept: nobody can tell all that it needs
+        freed.left_alone = f"Page copies and vectors were left alone: {error}"
     return freed
 
 
