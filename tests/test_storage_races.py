@@ -71,6 +71,21 @@ def test_builder_that_lost_its_lease_publishes_nothing(machine, s3):
     assert f"indexes/docs/{LEASE}" in names  # it is another's
 
 
+def test_lease_that_its_holder_renews_twice_at_once_is_not_lost(machine, s3, monkeypatch):
+    storage = machine("one").storage()
+    with storage.alone("docs") as lease:
+        read = storage.remote.read
+
+        def overtaken(name):
+            monkeypatch.undo()
+            found = read(name)
+            lease.confirm()  # the thread that renews it, at this very moment
+            return found
+
+        monkeypatch.setattr(storage.remote, "read", overtaken)
+        lease.confirm()
+
+
 @pytest.mark.parametrize("dies_at", ["manifest.json", "journal.jsonl", "CURRENT"])
 def test_publication_that_dies_half_way_leaves_the_old_snapshot_live(machine, s3, monkeypatch, dies_at):
     one, server = machine("one"), machine("server")
