@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydex.ann import (
-    KINDS,
+    REFINE,
     Rows,
     SearchIndex,
     best_rows,
@@ -50,7 +50,7 @@ from raydex.tables import (
 from utils.files import HashedFile, sha256_of, write_by_checksum
 
 EXACT_KIND = "flat"
-KNOWN_KINDS = tuple(KINDS)
+KNOWN_KINDS = tuple(REFINE)
 
 LEAST_RECALL = 0.99
 
@@ -105,9 +105,7 @@ def write_shard(
     return write_rows(shard_id, rows, objects_dir, kind=kind, least_recall=least_recall)
 
 
-def write_rows(
-    shard_id: str, rows: ShardRows, objects_dir: Path, *, kind: str = EXACT_KIND, least_recall: float = LEAST_RECALL
-) -> Shard:
+def write_rows(shard_id: str, rows: ShardRows, objects_dir: Path, *, kind: str, least_recall: float) -> Shard:
     """Write one shard's objects from blocks, of which one is in memory at a time, and return what refers to them.
 
     An index that does not find least_recall of the best rows is given more candidates; if none are enough, it is

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from raydex.build.rows import shard_number
 from raydex.records import Manifest, Shard
 from raydex.shard import check_object, pages_of
+from raydex.snapshot import stored_objects
 from raydex.tables import stream_rows
 
 SAID_BY_A_SECTION = ("title", "headings", "text", "kind", "symbol")
@@ -39,10 +40,8 @@ class Change:
 
 def differences(index_dir: Path, before: Manifest, after: Manifest) -> Iterator[Change]:
     """Yield what differs: pages, then sections, each shard by shard and there by id. Raises SnapshotCorrupt."""
-    for manifest in (before, after):
-        for shard in manifest.shards:
-            for file in shard.objects.values():
-                check_object(index_dir / "objects" / file.sha256, file, verify=False)
+    for name, file in stored_objects([before, after]).items():
+        check_object(index_dir / "objects" / name, file, verify=False)
     groups = _groups(index_dir / "objects", before, after)
     for kind, role, read in (("page", "pages", _page_rows), ("section", "sections", _section_rows)):
         shared = _files(before, role) & _files(after, role)

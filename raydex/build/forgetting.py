@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydex.build.embedding import vector_key
-from raydex.build.garbage import referred_objects, remove_manifests
+from raydex.build.garbage import remove_manifests
 from raydex.checkpoint import PageStore, VectorStore, build_lock, full_disk_named
 from raydex.errors import NothingToIndex, SnapshotNotFound
 from raydex.records import Manifest, Shard, embedder_input
@@ -25,6 +25,7 @@ from raydex.snapshot import (
     publish,
     publishing,
     read_manifest,
+    stored_objects,
     write_manifest,
 )
 from raydex.tables import stream_rows
@@ -170,7 +171,7 @@ def _remove_snapshots(index_dir: Path, snapshot_ids: set[str]) -> None:
     """Delete these snapshots, then the objects that no snapshot refers to."""
     with publishing(index_dir):
         remove_manifests(index_dir, snapshot_ids)
-    needed = referred_objects(list_snapshots(index_dir))
+    needed = stored_objects(list_snapshots(index_dir))
     for path in (index_dir / "objects").iterdir():
         if path.name not in needed:
             path.unlink()

@@ -30,7 +30,7 @@ from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotNotFound
 from raydex.journal import published_ids
 from raydex.records import Manifest, stable_id
 from raydex.shard import pages_of
-from raydex.snapshot import current_id, list_snapshots, publishing, read_manifest, snapshot_ids
+from raydex.snapshot import current_id, list_snapshots, publishing, read_manifest, snapshot_ids, stored_objects
 from utils.files import sync_directory
 
 IMPORTS = ".import-"
@@ -147,10 +147,6 @@ def remove_manifests(index_dir: Path, names: Iterable[str]) -> None:
         sync_directory(index_dir / "snapshots")
 
 
-def referred_objects(manifests: Iterable[Manifest]) -> set[str]:
-    return {stored.sha256 for m in manifests for shard in m.shards for stored in shard.objects.values()}
-
-
 class _Remover:
     """Deletes, or in a dry run does not, and counts either way; what is too young stays."""
 
@@ -207,7 +203,7 @@ def _remove_left_overs(index_dir: Path, remover: _Remover) -> None:
 
 
 def _remove_objects(index_dir: Path, staying: Sequence[Manifest], unfinished: Ledger | None, remover: _Remover) -> None:
-    needed = referred_objects(staying)
+    needed = set(stored_objects(staying))
     for line in unfinished.lines() if unfinished else ():
         if line["event"] == "sharded":
             needed.update(stored["sha256"] for stored in line["shard"]["objects"].values())
