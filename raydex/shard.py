@@ -45,7 +45,6 @@ from raydex.tables import (
     stream_rows,
     vectors_of_column,
     vectors_to_column,
-    with_tuples,
 )
 from utils.files import HashedFile, sha256_of, write_by_checksum
 
@@ -315,7 +314,8 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 
 def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
-    return with_tuples({name: column[row].as_py() for name, column in columns.items()})
+    values = {name: column[row].as_py() for name, column in columns.items()}
+    return {**values, "headings": tuple(values["headings"])}
 
 
 def open_shard(shard: Shard, objects_dir: Path, *, verify: bool = True) -> OpenShard:

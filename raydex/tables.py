@@ -74,16 +74,8 @@ def chunks_to_table(chunks: Sequence[Chunk]) -> pa.Table:
     return _to_table(chunks, CHUNK_SCHEMA)
 
 
-def chunks_from_table(table: pa.Table) -> list[Chunk]:
-    return [Chunk(**with_tuples(row)) for row in table.to_pylist()]
-
-
 def sections_to_table(sections: Sequence[Section]) -> pa.Table:
     return _to_table(sections, SECTION_SCHEMA)
-
-
-def sections_from_table(table: pa.Table) -> list[Section]:
-    return [Section(**with_tuples(row)) for row in table.to_pylist()]
 
 
 def pages_to_table(pages: Sequence[PageInfo]) -> pa.Table:
@@ -93,10 +85,6 @@ def pages_to_table(pages: Sequence[PageInfo]) -> pa.Table:
 def _to_table(records: Sequence[Chunk] | Sequence[Section] | Sequence[PageInfo], schema: pa.Schema) -> pa.Table:
     columns = {name: [getattr(record, name) for record in records] for name in schema.names}
     return pa.Table.from_pydict(columns, schema=schema)
-
-
-def with_tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "headings": tuple(row["headings"])}
 
 
 def read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:

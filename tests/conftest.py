@@ -79,6 +79,11 @@ def site() -> Iterator[DocSite]:
 
 
 @pytest.fixture
+def index_dir(tmp_path: Path) -> Path:
+    return tmp_path / "docs"
+
+
+@pytest.fixture
 def build(tmp_path: Path, capsys: pytest.CaptureFixture[str], cluster: Any) -> Any:
     """build_index.py on the session's cluster, into a folder of the test."""
     from tests.builder import Builder  # it imports ray

@@ -28,11 +28,6 @@ FIRST_TEXTS = [f"text {number}" for number in range(9)]
 
 
 @pytest.fixture
-def index_dir(tmp_path):
-    return tmp_path / "docs"
-
-
-@pytest.fixture
 def fetched_page():
     source = Source(name="docs", seeds=("https://docs.example.org/",))
     return new_page(source, "https://docs.example.org/a.html", b"<h1>A</h1>", "text/html")
