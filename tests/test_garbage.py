@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import TypeAdapter
 
+from raydex.build import garbage
 from raydex.build.embedding import vector_key
 from raydex.build.garbage import choose, collect, collect_after_build
 from raydex.build.items import DROPPED_SCHEMA
@@ -402,6 +403,23 @@ def test_left_overs_of_dead_processes_go(index_dir):
     assert not [name for name in names if (index_dir / name).exists()]
     assert not (index_dir / ".import-x4").exists()
     assert verify(index_dir, current_id(index_dir)) == []
+
+
+def test_file_that_a_roll_back_renames_meanwhile_ends_no_collection(index_dir, monkeypatch):
+    for hour in range(3):
+        make(index_dir, hour)
+    written = index_dir / ".CURRENT.1234"
+    written.touch()
+    age(index_dir)
+    remove = garbage._Remover.remove
+
+    def renamed_meanwhile(remover, path):
+        if path == written:
+            path.unlink()
+        return remove(remover, path)
+
+    monkeypatch.setattr(garbage._Remover, "remove", renamed_meanwhile)
+    assert len(collect(index_dir, 1, grace_s=0).snapshots) == 1
 
 
 def test_build_collects_only_when_a_snapshot_is_one_too_many(index_dir):

@@ -77,13 +77,29 @@ def test_lease_that_its_holder_renews_twice_at_once_is_not_lost(machine, s3, mon
         read = storage.remote.read
 
         def overtaken(name):
-            monkeypatch.undo()
+            patched.undo()
             found = read(name)
             lease.confirm()  # the thread that renews it, at this very moment
             return found
 
-        monkeypatch.setattr(storage.remote, "read", overtaken)
-        lease.confirm()
+        with monkeypatch.context() as patched:
+            patched.setattr(storage.remote, "read", overtaken)
+            lease.confirm()
+
+
+def test_lease_of_which_the_store_took_the_write_and_lost_the_answer_is_held(machine, s3, monkeypatch):
+    storage = machine("one").storage()
+    write = storage.remote.write
+
+    def unanswered(*arguments, **named):
+        patched.undo()
+        write(*arguments, **named)
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.remote, "write", unanswered)
+        with storage.alone("docs") as lease:
+            lease.confirm()
 
 
 @pytest.mark.parametrize("dies_at", ["manifest.json", "journal.jsonl", "CURRENT"])

@@ -159,7 +159,10 @@ class _Remover:
 
     def remove(self, path: Path) -> bool:
         """Tell whether the file is old enough to go, and is gone."""
-        found = path.stat()
+        try:
+            found = path.stat()
+        except FileNotFoundError:  # a roll back, which needs no lock, has given it its name meanwhile
+            return False
         if found.st_mtime >= self.younger_than:
             return False
         self.freed.bytes += found.st_size

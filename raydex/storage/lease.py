@@ -107,6 +107,8 @@ def _taken(remote: Remote, index: str) -> Note:
         return note
     found = remote.read(name)
     held = found and _parsed(found.data)
+    if held and held.token == note.token:  # the store had taken the write, and its answer was lost
+        return note
     if held and not held.is_dead:
         raise BuildLocked(index, held.holder)
     if remote.write(name, _bytes(note), expected=found.version if found else NEW):
