@@ -12,7 +12,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from raydex.config import CODE_VERSION
 from raydex.digest import digest_of_shards
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotIncompatible, SnapshotNotFound
 from raydex.journal import note
-from raydex.records import EmbedderInfo, Manifest, Shard
+from raydex.records import EmbedderInfo, Manifest, Shard, StoredObject
 from raydex.shard import KNOWN_KINDS, OpenShard, check_object, open_shard
 from utils.files import exclusive_lock, sha256_of, write_bytes
 
@@ -236,13 +236,12 @@ def check_quickly(index_dir: Path, snapshot_id: str, *, sizes: Mapping[str, int]
     manifest = read_manifest(index_dir, snapshot_id)
     for problem in _inconsistencies(index_dir, manifest):
         raise problem
-    for shard in manifest.shards:
-        for file in shard.objects.values():
-            if sizes is None:
-                check_object(index_dir / "objects" / file.sha256, file, verify=False)
-            elif (found := sizes.get(file.sha256)) != file.bytes:
-                finding = "no file" if found is None else f"{found} bytes"
-                raise SnapshotCorrupt(f"objects/{file.sha256}", f"{file.bytes} bytes", finding)
+    for name, file in stored_objects([manifest]).items():
+        if sizes is None:
+            check_object(index_dir / "objects" / name, file, verify=False)
+        elif (found := sizes.get(name)) != file.bytes:
+            finding = "no file" if found is None else f"{found} bytes"
+            raise SnapshotCorrupt(f"objects/{name}", f"{file.bytes} bytes", finding)
     return manifest
 
 
@@ -258,10 +257,9 @@ def verify(index_dir: Path, snapshot_id: str) -> list[str]:
 
 
 def _damaged_objects(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotError]:
-    stored = {file.sha256: file for shard in manifest.shards for file in shard.objects.values()}
-    for file in stored.values():
+    for name, file in stored_objects([manifest]).items():
         try:
-            check_object(index_dir / "objects" / file.sha256, file)
+            check_object(index_dir / "objects" / name, file)
         except SnapshotCorrupt as error:
             yield error
 
@@ -340,9 +338,13 @@ def _named(model: EmbedderInfo) -> str:
     return f"{model.name} (sha256 {model.sha256[:12]}, {model.dim} dimensions, {model.backend} {model.precision})"
 
 
+def stored_objects(manifests: Iterable[Manifest]) -> dict[str, StoredObject]:
+    """Return the files of snapshots by name; one that several shards share is there once."""
+    return {file.sha256: file for m in manifests for shard in m.shards for file in shard.objects.values()}
+
+
 def snapshot_bytes(manifest: Manifest) -> int:
-    """Return the size of a snapshot's files; one that several shards share counts once."""
-    return sum({file.sha256: file.bytes for shard in manifest.shards for file in shard.objects.values()}.values())
+    return sum(file.bytes for file in stored_objects([manifest]).values())
 
 
 def index_names(data_dir: Path) -> list[str]:
