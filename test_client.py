@@ -34,7 +34,7 @@ SAMPLE_QUESTIONS = (
 SUBJECTS = ("a file", "a list", "a date", "a thread", "a socket", "a module", "a class", "a string", "a test", "a loop")
 VERBS = ("open", "create", "copy", "compare", "sort", "close", "print", "parse", "convert", "delete")
 EXCERPT_CHARS = 240
-SHOWN_K, EVALUATED_K, LEAST_EVALUATED_K = 5, 20, 10
+SHOWN_K, EVALUATED_K, LEAST_EVALUATED_K = 5, 50, 10
 """Hits asked for: of a question, of each judged query, and the least that figures at 10 can be made of."""
 LOADING, EVALUATING = 8, 4
 """Requests at a time: to load a service, and to evaluate it beside its other users."""
@@ -338,7 +338,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("question", nargs="?", default="", help="what to search for")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the service [default: %(default)s]")
-    parser.add_argument("-k", type=_at_least_one, help="hits to ask for [default: 5, with --evaluate 20]")
+    parser.add_argument("-k", type=_at_least_one, help="hits to ask for [default: 5, with --evaluate 50]")
     parser.add_argument("--index", action="append", default=[], help="index to search; repeat it for several")
     parser.add_argument("--json", action="store_true", help="print the response as it came, or the figures of --load")
     parser.add_argument("--load", type=_at_least_one, metavar="N", help="measure N requests instead")
