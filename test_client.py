@@ -251,7 +251,7 @@ def _evaluate(client: RaydexClient, options: argparse.Namespace) -> int:
         asked = ask_all(client, golden.queries, options.concurrency, k=options.k, index=options.index)
     if options.run:
         write_run(options.run, asked.run, "raydex")
-    for note in _notes(golden, asked):
+    for note in _notes(golden, asked, other):
         print(_plain(note), file=sys.stderr)
     if len(asked.failed) == len(golden.queries):
         return FAILED
@@ -259,7 +259,7 @@ def _evaluate(client: RaydexClient, options: argparse.Namespace) -> int:
         "queries": len(golden.queries),
         "answered": len(golden.queries) - len(asked.failed),
         "failed": asked.failed,
-        "k": options.k,
+        **({} if options.stored else {"k": options.k}),
         "snapshot": asked.snapshots,
     }
     print(json.dumps({**document, **_judged(golden, asked, other)}))
@@ -287,12 +287,14 @@ def _answered(
     return {query: values for query, values in metrics_of(golden, run).items() if query not in failed}
 
 
-def _notes(golden: Golden, asked: Asked) -> Iterator[str]:
+def _notes(golden: Golden, asked: Asked, other: Mapping[str, Sequence[str]] | None) -> Iterator[str]:
     """Yield what the figures do not show, a line each."""
     for query, problem in asked.failed.items():
         yield f"query {query} failed, it is in no figure: {problem}"
     if empty := sum(not asked.run.get(query) for query in golden.queries) - len(asked.failed):
         yield f"{empty} queries without a result count as wrong"
+    if other is not None and (lacking := sum(query not in other for query in golden.queries)):
+        yield f"{lacking} queries that the other run lacks count as wrong there"
     for index, snapshots in asked.snapshots.items():
         if len(snapshots) > 1:
             yield f"index {index}: {' and '.join(snapshots)} answered; the figures are of a mixture"
