@@ -56,6 +56,14 @@ def line_of(tree: Tree, index: int) -> str:
     return " ".join(text_of(tree, index).split())
 
 
+def signature_of(tree: Tree, term: int) -> str:
+    """Return the line of a `dt`; a permalink that is the beginning of its words (mandoc) belongs to it."""
+    link = next(tree.children(term), -1)
+    is_first = link > 0 and tree.names[link] == "a" and ' href="#' in tree.raws[link] and not tree.texts[term].strip()
+    line = "" if is_first and any(map(str.isalnum, tree.text(link))) else line_of(tree, term)
+    return line or " ".join(tree.text(term).split())
+
+
 def is_ornament(tree: Tree, link: int) -> bool:
     """Tell whether a link is a permalink without a word: ¶, #, §, an icon."""
     return ' href="#' in tree.raws[link] and not any(map(str.isalnum, tree.text(link)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from raydex.parse.blocks import (
+    anchor_of,
     formula_of,
     inner_anchor,
     is_layout_table,
@@ -19,15 +20,18 @@ from raydex.parse.blocks import (
     language_of,
     line_of,
     permalink_of,
+    signature_of,
     target_before,
     text_of,
 )
 from raydex.parse.content import GROUPS, NAVIGATION_LINKS, SECTIONING, Surroundings
+from raydex.parse.manual import name_section, paragraph_symbol
 from raydex.parse.outline import BLOCK_LEVEL, Draft, Outline
 from raydex.parse.symbols import (
     IDENTIFIER,
     Symbol,
     flags_of,
+    is_error_code,
     is_mangled,
     is_target_of,
     last_part,
@@ -68,14 +72,23 @@ class _Entries:
     is_defined: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a page is about. symbol: that it documents. manual: names of a manual page. heading: the first, else -1."""
+
+    title: str
+    symbol: str
+    manual: tuple[str, ...]
+    heading: int
+
+
 class Reader:
     """Reads an element into an outline, leaving out what surrounds the text.
 
-    page: symbol that the page documents. heading: the first one of the page, -1 when there is none. is_lenient: only
-    hidden text is left out.
+    is_lenient: only hidden text is left out.
     """
 
-    def __init__(self, tree: Tree, root: int, *, title: str, page: str, heading: int, is_lenient: bool) -> None:
+    def __init__(self, tree: Tree, root: int, about: Subject, *, is_lenient: bool) -> None:
         self.hidden_words = 0
         self.dropped_words = 0
         self.samples: list[str] = []
@@ -83,15 +96,16 @@ class Reader:
         self._tree = tree
         self.root = root
         self._is_lenient = is_lenient
-        self._page = page
-        self._outline = Outline(title)
-        self._first_heading = heading
-        self._surroundings = Surroundings(tree, root, heading)
+        self._page = about.symbol
+        self._manual = about.manual
+        self._outline = Outline(about.title)
+        self._first_heading = about.heading
+        self._surroundings = Surroundings(tree, root, about.heading)
         self._entries: list[_Entries] = []
         self._around: list[int] = []  # open blocks
         self._tables: list[bool] = []  # open tables; True: layout
         self._claimed = {root}  # wrappers whose id belongs to a heading already
-        self._kept = _enclosing(tree, heading)
+        self._kept = _enclosing(tree, about.heading)
         self._closers: dict[int, Callable[[], None]] = {}
         self._handlers: dict[str, Callable[[int], bool]] = {
             **dict.fromkeys(BLOCKS, self._block),
@@ -170,6 +184,9 @@ class Reader:
             return self._drop(at)
         if name == "div" and tree.raws[at + 1 : at + 2] == [' class="line"']:
             return self._code(at)
+        if name == "p" and (found := paragraph_symbol(tree, at, self._page if self._manual else "")):
+            self._outline.open(BLOCK_LEVEL, anchor_of(tree, at), found)
+            return True
         raw = tree.raws[at]
         if raw and name in {"section", "div"} and ' id="' in raw and self._is_symbol(at):
             return self._begin_symbol(at)
@@ -297,6 +314,8 @@ class Reader:
 
     def _symbol_of_heading(self, at: int, anchor: str, text: str) -> Symbol:
         tree = self._tree
+        if self._manual and text.upper() == "NAME":
+            return name_section(self._manual, text)
         is_code = "code" in tree.raws[at] or any(
             tree.names[child] == "code" and tree.letters_of(child) >= 0.9 * len(text) for child in tree.children(at)
         )
@@ -330,13 +349,14 @@ class Reader:
             outline.close_to(entry.depth)
             entry.is_symbol = entry.is_defined = False
         classes = tree.get(at, "class").split()
-        signature = line_of(tree, at) or " ".join(tree.text(at).split())
+        signature = signature_of(tree, at)
         anchor = tree.get(at, "id") or inner_anchor(tree, at)
         if not anchor and not any(map(str.isalnum, signature)):
             return True  # a bullet
         if not anchor and "sig" in classes and self._around:  # Sphinx with :noindex: leaves the target before the list
             anchor = target_before(tree, self._around[-1])
-        if not entry.is_symbol and ((not anchor and not flags_of(signature)) or "label" in classes):
+        is_known = anchor or flags_of(signature) or is_error_code(signature)
+        if not entry.is_symbol and (not is_known or "label" in classes):
             return self._block(at)  # label: of a footnote
         if signature:
             outer = self._outline.symbol or self._page
