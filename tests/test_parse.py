@@ -495,6 +495,17 @@ def test_an_id_before_a_heading_that_names_a_sort_of_thing_makes_its_text_a_symb
     assert [s.symbol for s in sections(html)] == ["AUTOMOC"]
 
 
+def test_a_heading_with_nothing_below_it_but_the_entry_of_its_own_name_is_no_section():
+    html = "<h1>Views</h1><h2 id=box><code>Box</code></h2><dl><dt class=sig id=m.Box>Box()<dd>t</dl>"
+    assert [(s.url.removeprefix(URL), s.symbol) for s in sections(html)] == [("#m.Box", "m.Box")]
+
+
+def test_of_several_targets_before_a_heading_the_one_it_links_to_is_its_anchor():
+    html = """<div class=section id=s-module-a.b><span id=module-a.b></span><h1>Tools<a class=headerlink
+    href="#module-a.b">¶</a></h1><p>t</div>"""
+    assert [(s.url.removeprefix(URL), s.symbol) for s in sections(html)] == [("#module-a.b", "a.b")]
+
+
 def test_modules_documented_under_the_heading_of_another_have_sections_of_their_own():
     html = "<section id=module-a><h1>a and b</h1><span class=target id=module-b></span><p>Two modules.</section>"
     assert [(s.url.removeprefix(URL), s.symbol, s.text) for s in sections(html)] == [

@@ -21,7 +21,9 @@ from raydex.parse.blocks import (
     line_of,
     permalink_of,
     signature_of,
+    stands_before_heading,
     target_before,
+    targets_before,
     text_of,
 )
 from raydex.parse.content import GROUPS, NAVIGATION_LINKS, SECTIONING, Surroundings
@@ -278,7 +280,8 @@ class Reader:
     def _span(self, at: int) -> bool:
         if ' id="' not in self._tree.raws[at]:
             return False
-        self._add_module(self._tree.get(at, "id"))
+        if not stands_before_heading(self._tree, at):
+            self._add_module(self._tree.get(at, "id"))
         return self._is_symbol(at) and self._begin_symbol(at)
 
     def _add_module(self, anchor: str) -> None:
@@ -293,8 +296,10 @@ class Reader:
         text = line_of(tree, at) or " ".join(tree.text(at).split())  # some themes make all of it a permalink
         if not text:
             return True
-        anchor = tree.get(at, "id") or wrapper or inner_anchor(tree, at) or target_before(tree, at)
-        anchor = anchor or permalink_of(tree, at)
+        before, permalink = targets_before(tree, at), permalink_of(tree, at)
+        anchor = tree.get(at, "id") or wrapper or inner_anchor(tree, at) or next(iter(before), permalink)
+        if permalink in before:
+            anchor = permalink  # of several targets the one that the page itself links to
         level = int(tree.names[at][1])
         if not tree.get(at, "id") and level > 2 and self._is_admonition_title(at):
             self._add_paragraph_lead(text)
@@ -321,7 +326,7 @@ class Reader:
         )
         below = tree.next(at)
         has_signature = below >= 0 and _SIGNATURE_CLASS.search(tree.get(below, "class")) is not None
-        is_code = is_code or is_target_of(target_before(tree, at), text)
+        is_code = is_code or any(is_target_of(target, text) for target in targets_before(tree, at))
         found = of_heading(anchor=anchor, text=text, page=self._page, is_code=is_code, has_signature=has_signature)
         if not found.name and at == self._first_heading and ("." in self._page or "::" in self._page):
             return Symbol(self._page, text)
