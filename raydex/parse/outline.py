@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from urllib.parse import quote
 
-from raydex.parse.symbols import Symbol, last_part
+from raydex.parse.symbols import Symbol, last_part, module_of
 from raydex.records import Page, Section, SectionKind
 from utils.html_text import TextReducer
 
@@ -42,7 +42,8 @@ class Draft:
     def only_announces(self, below: "Draft") -> bool:
         """Tell whether this is no more than a heading over the entry of the same symbol."""
         name = last_part(self.symbol.name)
-        return bool(self.level and name) and name == last_part(below.symbol.name) and not self.reducer.text()
+        is_twice = bool(self.level and name) and name == last_part(below.symbol.name)
+        return is_twice and not module_of(self.anchor) and not self.reducer.text()
 
     def is_navigation(self, text: str) -> bool:
         """Tell whether a text is nothing but links and what stands between them."""
