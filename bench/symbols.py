@@ -200,7 +200,7 @@ def measure(man: Path, model: str, seed: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for index, folder, names, count in (
             ("manual", manual, names_of_manual(manual), MANUAL_NAMES),
-            ("python", PYTHON_DOC, names_of_inventory(PYTHON_DOC), NAMES),
+            ("inventory", PYTHON_DOC, names_of_inventory(PYTHON_DOC), NAMES),
         ):
             asked = sample(names, count, seed, sorts=index == "manual")
             build(folder, index, data_dir, model)
