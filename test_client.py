@@ -1,8 +1,9 @@
-"""Ask a running service from the command line: a question, a smoke test, or a load check. Not a pytest file.
+"""Ask a running service from the command line: a question, a smoke test, a load check, an evaluation. No pytest file.
 
 python test_client.py "how do I open a file" -k 3        hits for a person
 python test_client.py                                    three sample questions, exit 0 when all pass
 python test_client.py --load 400 --concurrency 8         requests/s and latency
+python test_client.py --evaluate queries.jsonl           how well judged queries are answered (docs/evaluate.md)
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from raydex.client import RaydexClient, Result, SearchAnswer
-from raydex.errors import ServiceError
+from raydex.errors import ConfigError, ServiceError
+from raydex.evaluate import Golden, compare, load_golden, metrics_of, read_run, report, write_run
 
 SAMPLE_QUESTIONS = (
     "how do I get started",
@@ -32,17 +34,26 @@ SAMPLE_QUESTIONS = (
 SUBJECTS = ("a file", "a list", "a date", "a thread", "a socket", "a module", "a class", "a string", "a test", "a loop")
 VERBS = ("open", "create", "copy", "compare", "sort", "close", "print", "parse", "convert", "delete")
 EXCERPT_CHARS = 240
+SHOWN_K, EVALUATED_K, LEAST_EVALUATED_K = 5, 20, 10
+"""Hits asked for: of a question, of each judged query, and the least that figures at 10 can be made of."""
+LOADING, EVALUATING = 8, 4
+"""Requests at a time: to load a service, and to evaluate it beside its other users."""
+CHANGES_SHOWN = 10
 
 EXAMPLES = """examples:
   python test_client.py "how do I open a file" -k 3 --index docs
   python test_client.py --wait 60 --load 400 --concurrency 8
+  python test_client.py --evaluate queries.jsonl --base https://docs.example.org/ --run new.run --compare old.run
+  python test_client.py --evaluate queries.tsv --qrels golden.qrels --from new.run
 
 exit codes:
   0  answered, and every check passed
   1  a check failed, a request failed, or the service cannot be reached
-  2  wrong flags
+  2  wrong flags, or a file that cannot be used
+
+With --evaluate the last line on stdout is one JSON object: queries, answered, failed, snapshot, figures, comparison.
 """
-PASSED, FAILED = 0, 1
+PASSED, FAILED, UNUSABLE = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,20 +76,54 @@ class LoadReport:
         return 1000 * self.seconds[rank] if self.seconds else 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What came of judged queries. run: query id → (URL#anchor, score), best first; failed: query id → what was wrong.
+
+    snapshots: index → the snapshots that answered, more than one when another went live meanwhile.
+    """
+
+    run: dict[str, list[tuple[str, float]]]
+    failed: dict[str, str]
+    snapshots: dict[str, list[str]]
+
+
 def main(arguments: list[str] | None = None) -> int:
-    options = argument_parser().parse_args(arguments)
+    options = _options(arguments)
     console = Console(highlight=False, soft_wrap=False)
     with RaydexClient(options.url, timeout_s=options.timeout, attempts=1 if options.load else 4) as client:
         try:
-            if options.wait:
+            if options.wait and not options.stored:
                 client.wait_ready(options.wait)
             return _run(client, options, console)
         except ServiceError as error:
             print(f"test_client.py: {_plain(str(error))}", file=sys.stderr)
             return FAILED
+        except ConfigError as error:
+            print(f"test_client.py: {_plain(str(error))}", file=sys.stderr)
+            return UNUSABLE
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argument_parser()
+    options = parser.parse_args(arguments)
+    options.k = options.k or (EVALUATED_K if options.evaluate else SHOWN_K)
+    options.concurrency = options.concurrency or (EVALUATING if options.evaluate else LOADING)
+    given = [flag for flag in ("qrels", "base", "run", "compare", "stored") if getattr(options, flag)]
+    if given and not options.evaluate:
+        parser.error("--qrels, --base, --run, --compare and --from belong to --evaluate")
+    if options.evaluate and (options.question or options.load):
+        parser.error("--evaluate asks the queries of its file: leave out the question and --load")
+    if options.stored and options.run:
+        parser.error("--from reads a run file, --run writes one: choose")
+    if options.evaluate and options.k < LEAST_EVALUATED_K:
+        parser.error(f"-k is {options.k}, figures at {LEAST_EVALUATED_K} need at least {LEAST_EVALUATED_K} hits")
+    return options
 
 
 def _run(client: RaydexClient, options: argparse.Namespace, console: Console) -> int:
+    if options.evaluate:
+        return _evaluate(client, options)
     if options.load:
         return _check_load(client, options, console)
     if not options.question:
@@ -189,6 +234,94 @@ def measure(client: RaydexClient, requests: int, concurrency: int, *, k: int, in
     return LoadReport(elapsed_s=time.perf_counter() - started, seconds=sorted(seconds), errors=errors)
 
 
+def _evaluate(client: RaydexClient, options: argparse.Namespace) -> int:
+    """Print the figures of the service (or of a stored run), and what differs from another run; JSON comes last."""
+    golden = load_golden(options.evaluate, options.qrels, base=options.base)
+    if golden is None:
+        raise ConfigError("--evaluate names no file")
+    other = read_run(options.compare) if options.compare else None
+    if options.stored:
+        asked = Asked(
+            run={query: [(url, 0.0) for url in of] for query, of in read_run(options.stored).items()},
+            failed={},
+            snapshots={},
+        )
+    else:
+        client.wait_ready(options.wait)
+        asked = ask_all(client, golden.queries, options.concurrency, k=options.k, index=options.index)
+    if options.run:
+        write_run(options.run, asked.run, "raydex")
+    for note in _notes(golden, asked):
+        print(_plain(note), file=sys.stderr)
+    if len(asked.failed) == len(golden.queries):
+        return FAILED
+    document = {
+        "queries": len(golden.queries),
+        "answered": len(golden.queries) - len(asked.failed),
+        "failed": asked.failed,
+        "k": options.k,
+        "snapshot": asked.snapshots,
+    }
+    print(json.dumps({**document, **_judged(golden, asked, other)}))
+    return FAILED if asked.failed else PASSED
+
+
+def _judged(golden: Golden, asked: Asked, other: Mapping[str, Sequence[str]] | None) -> dict[str, object]:
+    """Print the tables; return the documents. Queries that failed are in no figure, on neither side."""
+    values = _answered(golden, {query: [url for url, _ in of] for query, of in asked.run.items()}, asked.failed)
+    found = report(golden, values)
+    print("\n".join(_plain(line) for line in found.lines()))
+    if other is None:
+        return {"figures": found.document()}
+    comparison = compare(golden, values, _answered(golden, other, asked.failed))
+    print("\n".join(["", "against the other run:", *map(_plain, comparison.lines())]))
+    for word, changes in (("won", comparison.won), ("lost", comparison.lost)):
+        for query in list(changes)[:CHANGES_SHOWN]:
+            print(_plain(f"{word:<5}{changes[query]:+.3f}  {query}  {golden.queries[query]}"))
+    return {"figures": found.document(), "comparison": comparison.document()}
+
+
+def _answered(
+    golden: Golden, run: Mapping[str, Sequence[str]], failed: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    return {query: values for query, values in metrics_of(golden, run).items() if query not in failed}
+
+
+def _notes(golden: Golden, asked: Asked) -> Iterator[str]:
+    """Yield what the figures do not show, a line each."""
+    for query, problem in asked.failed.items():
+        yield f"query {query} failed, it is in no figure: {problem}"
+    if empty := sum(not asked.run.get(query) for query in golden.queries) - len(asked.failed):
+        yield f"{empty} queries without a result count as wrong"
+    for index, snapshots in asked.snapshots.items():
+        if len(snapshots) > 1:
+            yield f"index {index}: {' and '.join(snapshots)} answered; the figures are of a mixture"
+
+
+def ask_all(
+    client: RaydexClient, queries: Mapping[str, str], concurrency: int, *, k: int, index: Sequence[str]
+) -> Asked:
+    """Ask each query once, so many at a time; 429 and 503 are asked again as the client does."""
+
+    def ask(text: str) -> SearchAnswer | ServiceError:
+        try:
+            return client.search(text, k=k, index=index)
+        except ServiceError as error:
+            return error
+
+    with ThreadPoolExecutor(concurrency) as pool:
+        answers = dict(zip(queries, pool.map(ask, queries.values()), strict=True))
+    run, failed, snapshots = {}, {}, dict[str, dict[str, None]]()
+    for query, answer in answers.items():
+        if isinstance(answer, ServiceError):
+            failed[query] = str(answer)
+            continue
+        run[query] = [(result.source, result.score) for result in answer.results]
+        for name, snapshot in answer.snapshot.items():
+            snapshots.setdefault(name, {})[snapshot] = None
+    return Asked(run=run, failed=failed, snapshots={name: list(of) for name, of in snapshots.items()})
+
+
 def distinct_questions() -> Iterator[str]:
     """Yield questions that never repeat, so that no cache can answer them."""
     for number in itertools.count(1):
@@ -205,15 +338,22 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("question", nargs="?", default="", help="what to search for")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the service [default: %(default)s]")
-    parser.add_argument("-k", type=_at_least_one, default=5, help="hits to show [default: %(default)s]")
+    parser.add_argument("-k", type=_at_least_one, help="hits to ask for [default: 5, with --evaluate 20]")
     parser.add_argument("--index", action="append", default=[], help="index to search; repeat it for several")
     parser.add_argument("--json", action="store_true", help="print the response as it came, or the figures of --load")
     parser.add_argument("--load", type=_at_least_one, metavar="N", help="measure N requests instead")
-    parser.add_argument("--concurrency", type=_at_least_one, default=8, metavar="C", help="at a time [default: 8]")
+    parser.add_argument("--concurrency", type=_at_least_one, metavar="C", help="at a time [default: 8, to evaluate 4]")
     parser.add_argument(
         "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for a starting service"
     )
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="of one request [default: 30]")
+    judged = parser.add_argument_group("evaluation", "docs/evaluate.md has the formats and what the figures mean")
+    judged.add_argument("--evaluate", default="", metavar="QUERIES", help="judge the answers to these queries instead")
+    judged.add_argument("--qrels", default="", metavar="FILE", help="their answers, unless QUERIES is .jsonl")
+    judged.add_argument("--base", default="", metavar="URL", help="what relative addresses in these are relative to")
+    judged.add_argument("--run", default="", metavar="FILE", help="write the results as a TREC run")
+    judged.add_argument("--compare", default="", metavar="FILE", help="compare with an earlier run")
+    judged.add_argument("--from", dest="stored", default="", metavar="FILE", help="judge this run, ask no service")
     return parser
 
 

@@ -29,8 +29,9 @@ from raydex.build.rows import shard_number  # noqa: E402 - a script finds the pa
 from raydex.checkpoint import VectorStore  # noqa: E402
 from raydex.embed import HashEmbedder  # noqa: E402
 from raydex.records import Chunk, PageInfo, Section, Shard, stable_id  # noqa: E402
-from raydex.shard import chunks_to_table, pages_to_table, sections_to_table, write_shard  # noqa: E402
+from raydex.shard import write_shard  # noqa: E402
 from raydex.snapshot import new_manifest, publish, read_manifest, snapshot_bytes, write_manifest  # noqa: E402
+from raydex.tables import chunks_to_table, pages_to_table, sections_to_table  # noqa: E402
 
 CHUNKS_PER_PAGE, DIM, WORDS = 10, 384, 90
 VOCABULARY = [hashlib.sha256(str(number).encode()).hexdigest()[: 3 + number % 7] for number in range(5000)]

@@ -50,8 +50,8 @@ from raydex.config import BuildConfig
 from raydex.embed import HashEmbedder
 from raydex.embed.batching import TokenRow
 from raydex.records import Chunk, EmbedderInfo, PageInfo, Section, Source, Vectors, stable_id
-from raydex.shard import pages_to_table, sections_to_table
 from raydex.snapshot import new_manifest, publish, snapshot_bytes, verify, write_manifest
+from raydex.tables import pages_to_table, sections_to_table
 from tests.processes import descendants
 
 T = TypeVar("T")

@@ -110,6 +110,7 @@ class Section:
     """A part of a page under one heading. url: page URL#anchor (the anchor nearest above, if it has none).
 
     kind: api for the entry of a symbol, code when most of the text is code. symbol: its name (`shutil.copy`, `--help`).
+    aliases: further names of the same: other spellings, other signatures, a flag with its command (`-h`, `tar -h`).
     """
 
     section_id: str
@@ -121,6 +122,7 @@ class Section:
     position: int  # 0-based, in page order
     kind: SectionKind = "prose"
     symbol: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,11 +17,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydex.ann import (
-    BLOCK_ROWS,
     KINDS,
     Rows,
     SearchIndex,
@@ -34,6 +32,19 @@ from raydex.ann import (
 )
 from raydex.errors import SnapshotCorrupt
 from raydex.records import Chunk, PageInfo, Section, Shard, StoredObject, Vectors
+from raydex.tables import (
+    BLOCK_ROWS,
+    CHUNK_SCHEMA,
+    PAGE_SCHEMA,
+    SECTION_SCHEMA,
+    in_blocks,
+    pages_to_table,
+    read_table,
+    sorted_once,
+    vectors_of_column,
+    vectors_to_column,
+    with_tuples,
+)
 from utils.files import HashedFile, sha256_of, write_by_checksum
 
 EXACT_KIND = "flat"
@@ -48,82 +59,6 @@ ROLES = ("index", "chunks", "sections")
 
 LENGTH_TOLERANCE = 1e-4
 """How far from 1 the length of a normalised float32 vector may be (rounding at 768 numbers: below 1e-6)."""
-
-CHUNK_SCHEMA = pa.schema(
-    [
-        ("chunk_id", pa.string()),
-        ("section_id", pa.string()),
-        ("page_id", pa.string()),
-        ("url", pa.string()),
-        ("title", pa.string()),
-        ("headings", pa.list_(pa.string())),
-        ("context", pa.string()),
-        ("text", pa.string()),
-        ("char_start", pa.int32()),
-        ("char_end", pa.int32()),
-        ("token_count", pa.int32()),
-    ]
-)
-SECTION_SCHEMA = pa.schema(
-    [
-        ("section_id", pa.string()),
-        ("page_id", pa.string()),
-        ("url", pa.string()),
-        ("title", pa.string()),
-        ("headings", pa.list_(pa.string())),
-        ("text", pa.string()),
-        ("position", pa.int32()),
-        ("kind", pa.string()),
-        ("symbol", pa.string()),
-    ]
-)
-PAGE_SCHEMA = pa.schema(
-    [
-        ("page_id", pa.string()),
-        ("url", pa.string()),
-        ("source", pa.string()),
-        ("title", pa.string()),
-        ("description", pa.string()),
-        ("version", pa.string()),
-        ("language", pa.string()),
-        ("breadcrumbs", pa.list_(pa.string())),
-        ("updated", pa.string()),
-        ("body_sha256", pa.string()),
-        ("copies", pa.list_(pa.string())),
-        ("stale_builds", pa.int32()),
-    ]
-)
-_ADDED_IN_FORMAT_2 = {"kind": "prose", "symbol": ""}
-"""Columns that a snapshot of format 1 lacks, and what they are then."""
-
-
-def chunks_to_table(chunks: Sequence[Chunk]) -> pa.Table:
-    return _to_table(chunks, CHUNK_SCHEMA)
-
-
-def chunks_from_table(table: pa.Table) -> list[Chunk]:
-    return [Chunk(**_with_tuples(row)) for row in table.to_pylist()]
-
-
-def sections_to_table(sections: Sequence[Section]) -> pa.Table:
-    return _to_table(sections, SECTION_SCHEMA)
-
-
-def sections_from_table(table: pa.Table) -> list[Section]:
-    return [Section(**_with_tuples(row)) for row in table.to_pylist()]
-
-
-def pages_to_table(pages: Sequence[PageInfo]) -> pa.Table:
-    return _to_table(pages, PAGE_SCHEMA)
-
-
-def _to_table(records: Sequence[Chunk] | Sequence[Section] | Sequence[PageInfo], schema: pa.Schema) -> pa.Table:
-    columns = {name: [getattr(record, name) for record in records] for name in schema.names}
-    return pa.Table.from_pydict(columns, schema=schema)
-
-
-def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "headings": tuple(row["headings"])}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,16 +196,6 @@ def _with_index(exact: Shard, kind: str, least_recall: float, objects_dir: Path)
     return exact
 
 
-def vectors_to_column(vectors: Vectors) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float32())
-    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-
-
-def vectors_of_column(column: pa.ChunkedArray, dim: int) -> Vectors:
-    vectors: Vectors = column.combine_chunks().flatten().to_numpy().reshape(-1, dim)
-    return vectors
-
-
 def _check_vectors(rows: int, vectors: Vectors) -> None:
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise ValueError(f"vectors are {vectors.dtype} {vectors.shape}, expected float32 (n, dim)")
@@ -285,56 +210,6 @@ def _check_lengths(vectors: Vectors, first: int) -> None:
     if wrong.size:
         row, length = first + wrong[0], lengths[wrong[0]]
         raise ValueError(f"vector of row {row} has length {length:.6g}, expected 1 (L2-normalised)")
-
-
-def sorted_once(table: pa.Table, key: str) -> pa.Table:
-    """Return the table ordered by key, each key once: its first row."""
-    ids = table[key].combine_chunks()
-    return table.take(_order(ids)[0]).combine_chunks()
-
-
-def _order(ids: pa.Array) -> tuple[pa.Array, int]:
-    """Return the rows of the sorted ids, each id once (its first row), and how many there are."""
-    order = pc.array_sort_indices(ids)  # stable, by the bytes of UTF-8: by code point
-    ordered = ids.take(order)
-    if len(ordered) > 1:
-        is_new = pa.concat_arrays([pa.array([True]), pc.not_equal(ordered[1:], ordered[:-1])])
-        order = order.filter(is_new)
-    return order, len(order)
-
-
-def in_blocks(table: pa.Table) -> Iterator[pa.Table]:
-    for first in range(0, table.num_rows, BLOCK_ROWS):
-        yield table.slice(first, BLOCK_ROWS)
-
-
-def merged_once(runs: Sequence[pa.Table], key: str) -> tuple[int, Iterator[pa.Table]]:
-    """Merge tables that are ordered by key into blocks, each key once (its first row); return their rows and them.
-
-    The keys of all are in memory (about 50 bytes a row), of the rest one block: the tables may be mapped files.
-    """
-    runs = [run for run in runs if run.num_rows]
-    if not runs:
-        return 0, iter(())
-    keys = pa.chunked_array([chunk for run in runs for chunk in run[key].chunks]).combine_chunks()
-    order, count = _order(keys)
-    return count, _merge(runs, order.to_numpy())
-
-
-def _merge(runs: Sequence[pa.Table], order: Rows) -> Iterator[pa.Table]:
-    starts = np.cumsum([0, *(run.num_rows for run in runs)])
-    for first in range(0, len(order), BLOCK_ROWS):
-        rows = order[first : first + BLOCK_ROWS].astype(np.int64)
-        numbers = np.searchsorted(starts, rows, side="right") - 1
-        places, parts, length = np.empty_like(rows), [], 0
-        for number in np.unique(numbers):
-            mine = numbers == number
-            local = rows[mine] - starts[number]
-            low, high = int(local.min()), int(local.max()) + 1  # a run is ordered: these rows lie side by side
-            parts.append(runs[number].slice(low, high - low))
-            places[mine] = local - low + length
-            length += high - low
-        yield pa.concat_tables(parts).combine_chunks().take(pa.array(places))
 
 
 def check_object(path: Path, stored: StoredObject, *, verify: bool = True) -> None:
@@ -449,7 +324,7 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 
 def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
-    return _with_tuples({name: column[row].as_py() for name, column in columns.items()})
+    return with_tuples({name: column[row].as_py() for name, column in columns.items()})
 
 
 def open_shard(shard: Shard, objects_dir: Path, *, verify: bool = True) -> OpenShard:
@@ -464,8 +339,8 @@ def open_shard(shard: Shard, objects_dir: Path, *, verify: bool = True) -> OpenS
     return OpenShard(
         shard,
         open_vectors(shard, objects_dir),
-        _read_table(objects_dir / shard.objects["chunks"].sha256, CHUNK_SCHEMA, shard.chunk_count),
-        _read_table(objects_dir / shard.objects["sections"].sha256, SECTION_SCHEMA, shard.section_count),
+        read_table(objects_dir / shard.objects["chunks"].sha256, CHUNK_SCHEMA, shard.chunk_count),
+        read_table(objects_dir / shard.objects["sections"].sha256, SECTION_SCHEMA, shard.section_count),
     )
 
 
@@ -483,18 +358,3 @@ def open_vectors(shard: Shard, objects_dir: Path) -> SearchIndex:
         expected = f"{shard.chunk_count} vectors of {shard.dim} numbers"
         raise SnapshotCorrupt(str(path), expected, f"{index.rows} of {index.dim}")
     return index
-
-
-def _read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
-        raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error
-    for name, value in _ADDED_IN_FORMAT_2.items():
-        if name in schema.names and name not in table.column_names:
-            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
-    if not table.schema.equals(schema):
-        raise SnapshotCorrupt(str(path), "columns " + ", ".join(schema.names), ", ".join(table.schema.names))
-    if table.num_rows != rows:
-        raise SnapshotCorrupt(str(path), f"{rows} rows", f"{table.num_rows} rows")
-    return table

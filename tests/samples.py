@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from raydex.digest import digest_of_shards
 from raydex.embed import HashEmbedder
 from raydex.records import Chunk, EmbedderInfo, Manifest, PageInfo, Section, Vectors, stable_id
-from raydex.shard import chunks_to_table, pages_to_table, sections_to_table, write_shard
-from raydex.snapshot import FORMAT_VERSION, digest_of_shards, new_snapshot_id, write_manifest
+from raydex.shard import write_shard
+from raydex.snapshot import FORMAT_VERSION, new_snapshot_id, write_manifest
+from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CHUNKING = {"max_tokens": 256, "overlap_tokens": 32}

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from raydex.digest import content_digest
 from raydex.embed import Embedder
 from raydex.records import Chunk, Manifest, Section, Shard, stable_id
-from raydex.shard import chunks_to_table, pages_to_table, sections_to_table, write_shard
-from raydex.snapshot import FORMAT_VERSION, content_digest, new_snapshot_id, publish, write_manifest
+from raydex.shard import write_shard
+from raydex.snapshot import FORMAT_VERSION, new_snapshot_id, publish, write_manifest
+from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
 from tests.samples import page_of
 
 CHUNKING = {"max_tokens": 256, "overlap_tokens": 0}

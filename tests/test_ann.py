@@ -10,8 +10,9 @@ import pytest
 from raydex.ann import KINDS, as_queries, best_rows, open_index, recall_by_refine, write_coarse, write_flat
 from raydex.errors import SnapshotCorrupt
 from raydex.search import Searcher
-from raydex.shard import chunks_to_table, open_shard, pages_to_table, read_rows, sections_to_table, write_shard
+from raydex.shard import open_shard, read_rows, write_shard
 from raydex.snapshot import Snapshot, open_snapshot, recall_failures, verify
+from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
 from tests.samples import normalised, page_of, sample_chunk, section_of, write_snapshot
 from utils.files import write_by_checksum
 

@@ -8,17 +8,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-import uvicorn
 
 import test_client
 from raydex.client import RaydexClient
 from raydex.config import ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import ServiceError
-from raydex.serve.app import create_app
-from raydex.serve.engine import Engine
-from raydex.serve.queries import DirectBackend
-from raydex.serve.recorder import MemoryRecorder
+from tests.serving import serving
 from tests.snapshots import make_snapshot
 
 PAGE = "https://docs.example.org/io.html"
@@ -36,16 +32,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real app with the fake model, served by uvicorn in a thread."""
     data_dir = tmp_path_factory.mktemp("data")
     make_snapshot(data_dir / "docs", TEXTS, HashEmbedder())
-    config = ServeConfig(data_dir=data_dir)
-    app = create_app(DirectBackend(Engine(config), MemoryRecorder()), config)
-    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with serving(ServeConfig(data_dir=data_dir)) as url:
+        yield url
 
 
 @pytest.fixture

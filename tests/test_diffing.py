@@ -48,8 +48,9 @@ def stored(index_dir, table):
 
 
 def as_format_1(index_dir, shard):
-    """Without pages, and without kind and symbol of sections."""
-    sections = pq.read_table(index_dir / "objects" / shard.objects["sections"].sha256).drop_columns(["kind", "symbol"])
+    """Without pages, and without kind, symbol and aliases of sections."""
+    sections = pq.read_table(index_dir / "objects" / shard.objects["sections"].sha256)
+    sections = sections.drop_columns(["kind", "symbol", "aliases"])
     objects = {role: file for role, file in shard.objects.items() if role != "pages"}
     return replace(shard, objects={**objects, "sections": stored(index_dir, sections)})
 

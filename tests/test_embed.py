@@ -195,6 +195,19 @@ def test_embedding_tells_nobody_and_needs_no_torch_once_the_model_is_converted(m
     assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
 
 
+def test_signals_are_handled_after_embedders_came_and_went_in_any_order(minilm, own_model_cache):
+    code = (
+        "import signal, sys; from raydex.embed import load_embedder\n"
+        "def embedder():\n"
+        f"    made = load_embedder({MINILM!r}); made.embed_queries(['text']); made.embed_passages(['text'])\n"
+        "    return made\n"
+        "first, second = embedder(), embedder(); del first; third = embedder(); del second; del third\n"
+        "signal.signal(signal.SIGALRM, lambda *_: sys.exit(3)); signal.raise_signal(signal.SIGALRM)"
+    )
+    environment = {**os.environ, "PYTHONPATH": ".", "RAYDEX_MODEL_CACHE": str(own_model_cache)}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 3
+
+
 def test_a_batch_stays_within_its_tokens_and_every_row_is_in_one():
     lengths = [5, 300, 7, 7, 1, 64, 5]
     batches = list(token_batches(lengths, 64))

@@ -363,9 +363,90 @@ def test_symbols_are_named_whole_whatever_generator_wrote_them(html, expected):
     assert (found.url.removeprefix(URL), found.symbol, found.kind) == (*expected, "api")
 
 
-def test_further_names_of_one_entry_are_found_at_their_own_anchors():
-    html = "<h1>T</h1><dl><dt class=sig id=a.f>f(x)<dt class=sig id=b.f>b.f(x)<dd>Does it.</dl>"
-    assert [(s.symbol, s.text) for s in sections(html)] == [("a.f", "f(x)\nDoes it."), ("b.f", "b.f(x)")]
+def test_further_names_of_one_entry_are_found_at_their_own_anchors_with_the_first_words_they_share():
+    html = "<h1>T</h1><dl><dt class=sig id=a.f>f(x)<dt class=sig id=b.f>b.f(x)<dd>Does it.<p>At length.</dl>"
+    assert [(s.url.removeprefix(URL), s.symbol, s.text) for s in sections(html)] == [
+        ("#a.f", "a.f", "f(x)\nDoes it.\n\nAt length."),
+        ("#b.f", "b.f", "b.f(x)\n\nDoes it."),
+    ]
+
+
+def test_further_names_without_an_anchor_are_aliases_of_the_first():
+    html = "<h1>Some words</h1><dl><dt id=x>-x <i>FILE</i><dt>--extract<dd>Does it.</dl>"
+    assert [(s.symbol, s.aliases) for s in sections(html)] == [("-x", ("--extract",))]
+
+
+@pytest.mark.parametrize(
+    ("signature", "names"),
+    [
+        ("-f, --file=ARCHIVE", ["--file", "-f"]),
+        ("-f FILE | --file FILE", ["--file", "-f"]),
+        ("-j[N], --jobs[=N]", ["--jobs", "-j"]),
+        ("--[no-]color[=when]", ["--color", "--no-color"]),
+        ("--format=<a-b -c>, -F", ["--format", "-F"]),
+        ("-", ["-"]),
+    ],
+)
+def test_a_flag_is_found_by_each_of_its_spellings(signature, names):
+    signature = signature.replace("<", "&lt;")
+    found = sections(f"<h1>Some words</h1><dl><dt class=sig id=o>{signature}<dd>t</dl>")[-1]
+    assert [found.symbol, *found.aliases] == names
+
+
+def test_a_flag_is_found_together_with_the_command_of_its_id_or_page():
+    html = "<dl><dt class=sig id=cmdoption-trace-c>-c, --count<dd>t</dl>"
+    assert sections(f"<h1>T</h1>{html}")[-1].aliases == ("-c", "trace --count", "trace -c")
+    html = "<h1>curl</h1><dl><dt id=o>-o<dd>t</dl>"
+    assert sections(html)[-1].aliases == ("curl -o",)
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<dt class=sig id=import__><span class=sig-name>__import__</span>(x)", ("#import__", "__import__")),
+        (
+            "<dt class=sig id=thread.exit><span class=sig-prename>_thread.</span><span class=sig-name>exit</span>()",
+            ("#thread.exit", "_thread.exit"),
+        ),
+        ("<dt id=term-0>&gt;&gt;&gt;", ("#term-0", ">>>")),
+        ("<dt class=sig id=pdbcommand-clear><span class=sig-name>cl(ear)</span> [x]", ("#pdbcommand-clear", "clear")),
+        (
+            "<dt class=sig id=directive-code-block><span class=sig-name>.. code-block::</span> language",
+            ("#directive-code-block", "code-block"),
+        ),
+        (
+            "<dt class=sig id=django-admin-check><span class=sig-name>django-admin check</span> [app]",
+            ("#django-admin-check", "check"),
+        ),
+        (
+            "<dt class=sig id=_CPPv4I0EN3lib3Box4openE1T>template&lt;<span class=sig-name>T</span>&gt; void <span "
+            "class=sig-name>open</span>(T)",
+            ("#_CPPv4I0EN3lib3Box4openE1T", "lib::Box::open"),
+        ),
+        ("<dt class=sig id=copyright><span class=sig-name>copyright</span>", ("#copyright", "copyright")),
+    ],
+)
+def test_names_that_ids_cannot_hold_or_that_look_like_a_closing_line_are_kept(html, expected):
+    found = sections(f"<h1>T</h1><p>Words.</p><dl>{html}<dd>t</dl>")[-1]
+    assert (found.url.removeprefix(URL), found.symbol) == expected
+
+
+def test_a_list_of_entries_made_of_links_is_no_table_of_contents():
+    entry = "<dl><dt class=sig id=c.S.m><a href=#f>f</a> <a href=#c.S>S</a>.<a href=#c.S.m>m</a><dd></dl>"
+    assert sections(f"<h1>T</h1><p>Words.</p>{entry}")[-1].url == f"{URL}#c.S.m"
+
+
+def test_an_id_before_a_heading_that_names_a_sort_of_thing_makes_its_text_a_symbol():
+    html = "<h1>Properties</h1><section id=automoc><span id=prop_tgt:AUTOMOC></span><h2>AUTOMOC</h2>t</section>"
+    assert [s.symbol for s in sections(html)] == ["AUTOMOC"]
+
+
+def test_modules_documented_under_the_heading_of_another_have_sections_of_their_own():
+    html = "<section id=module-a><h1>a and b</h1><span class=target id=module-b></span><p>Two modules.</section>"
+    assert [(s.url.removeprefix(URL), s.symbol, s.text) for s in sections(html)] == [
+        ("#module-a", "a", "Two modules."),
+        ("#module-b", "b", "b\n\nTwo modules."),
+    ]
 
 
 def test_the_kind_of_a_section_says_what_most_of_it_is():

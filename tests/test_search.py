@@ -11,8 +11,9 @@ from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotIncompatible
 from raydex.records import Hit, StageTimes
 from raydex.search import Searcher, merge_hits
-from raydex.shard import chunks_to_table, open_shard, pages_to_table, sections_to_table, write_shard
+from raydex.shard import open_shard, write_shard
 from raydex.snapshot import open_snapshot
+from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
 from tests.samples import normalised, sample_chunk, section_of, write_snapshot
 
 FEW_NUMBERS = st.lists(st.integers(-1, 1), min_size=3, max_size=3).filter(any)  # 26 vectors: ties everywhere

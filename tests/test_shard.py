@@ -6,16 +6,15 @@ import pytest
 
 from raydex.errors import SnapshotCorrupt
 from raydex.records import Chunk, Section, StoredObject
-from raydex.shard import (
+from raydex.shard import open_shard, write_shard
+from raydex.tables import (
     CHUNK_SCHEMA,
     SECTION_SCHEMA,
     chunks_from_table,
     chunks_to_table,
-    open_shard,
     pages_to_table,
     sections_from_table,
     sections_to_table,
-    write_shard,
 )
 from tests.samples import normalised, page_of, sample_chunk, section_of
 
@@ -57,6 +56,7 @@ def test_records_survive_their_tables():
     chunks = [sample_chunk(number, text) for number, text in enumerate(["a", "Zürich\n東京 🙂", "\x00"])]
     assert chunks_from_table(chunks_to_table(chunks)) == chunks
     sections = [section_of(chunk) for chunk in chunks]
+    sections[0] = replace(sections[0], symbol="--file", aliases=("-f", "tar -f"))
     assert sections_from_table(sections_to_table(sections)) == sections
     assert chunks_from_table(chunks_to_table([])) == []
 

@@ -14,19 +14,11 @@ from raydex.build.sizing import index_kind, shard_count
 from raydex.build.units import BuildContext
 from raydex.checkpoint import write_parquet
 from raydex.config import BuildConfig
+from raydex.digest import content_digest, digest_of_records, digest_of_shards, digest_records
 from raydex.embed import HashEmbedder
 from raydex.records import Source
-from raydex.shard import (
-    chunks_to_table,
-    merged_once,
-    open_shard,
-    pages_of,
-    pages_to_table,
-    sections_to_table,
-    sorted_once,
-    write_shard,
-)
-from raydex.snapshot import content_digest, digest_of_records, digest_of_shards, digest_records
+from raydex.shard import open_shard, pages_of, write_shard
+from raydex.tables import chunks_to_table, merged_once, pages_to_table, sections_to_table, sorted_once
 from tests.samples import page_of, sample_chunk, section_of
 
 EMBEDDER = HashEmbedder()
@@ -178,7 +170,7 @@ def test_digest_of_all_shards_is_the_content_digest_even_when_records_were_lost(
 
 
 def test_records_are_merged_over_files_of_any_length_and_each_counts_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("raydex.snapshot._MERGED_BYTES", 1)
+    monkeypatch.setattr("raydex.digest._MERGED_BYTES", 1)
     ids = sorted(hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range(5000))
     pairs = [(chunk_id, hashlib.sha256(chunk_id.encode()).hexdigest()) for chunk_id in ids]
     files = []
@@ -205,7 +197,7 @@ def test_recall_over_all_shards_is_measured_with_queries_that_all_are_asked(cont
 
 
 def test_merged_runs_are_the_sorted_whole_with_the_first_of_equal_keys(monkeypatch):
-    monkeypatch.setattr("raydex.shard.BLOCK_ROWS", 7)
+    monkeypatch.setattr("raydex.tables.BLOCK_ROWS", 7)
     rng = np.random.default_rng(4)
     runs = []
     for number in range(5):

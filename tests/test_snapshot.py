@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydex.build.lineage import roll_back
+from raydex.digest import content_digest
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt, SnapshotIncompatible, SnapshotNotFound
 from raydex.records import StoredObject
 from raydex.shard import pages_of
 from raydex.snapshot import (
-    content_digest,
     current_id,
     index_names,
     list_snapshots,
@@ -130,7 +130,7 @@ def test_snapshot_of_the_format_before_this_one_can_be_opened(index_dir):
     for shard in made.shards:
         sections = pq.read_table(index_dir / "objects" / shard.objects["sections"].sha256)
         data = index_dir / "objects" / "old"
-        pq.write_table(sections.drop_columns(["kind", "symbol"]), data)
+        pq.write_table(sections.drop_columns(["kind", "symbol", "aliases"]), data)
         stored = StoredObject(sha256=sha256_of(data), bytes=data.stat().st_size)
         data.rename(index_dir / "objects" / stored.sha256)
         objects = {role: kept for role, kept in shard.objects.items() if role != "pages"} | {"sections": stored}
@@ -140,7 +140,7 @@ def test_snapshot_of_the_format_before_this_one_can_be_opened(index_dir):
     opened = open_snapshot(index_dir, made.snapshot_id)
     section = opened.shards[0].section(opened.shards[0].chunk(0).section_id)
     assert section is not None
-    assert (section.kind, section.symbol) == ("prose", "")
+    assert (section.kind, section.symbol, section.aliases) == ("prose", "", ())
     assert pages_of(shards[0], index_dir / "objects", ["title"]).num_rows == 1
 
 

@@ -25,8 +25,10 @@ from raydex.shard import check_object, pages_of
 
 ROWS_AT_A_TIME = 256
 
-SAID_BY_A_SECTION = ("title", "headings", "text", "kind", "symbol")
+SAID_BY_A_SECTION = ("title", "headings", "text", "kind", "symbol", "aliases")
 """What makes a section another one. Not its position: a new section moves all that follow."""
+_UNSAID = {"kind": "prose", "symbol": "", "aliases": []}
+"""What sections of earlier snapshots say where they lack a column."""
 
 _Row = tuple[str, str, str]  # id, digest of what it says ("": nobody knows), URL
 
@@ -109,8 +111,8 @@ def _section_rows(shard: Shard, objects_dir: Path) -> Iterator[_Row]:
     path = objects_dir / shard.objects["sections"].sha256
     told = [name for name in SAID_BY_A_SECTION if name in pq.read_schema(path).names]
     for section_id, url, *said in _rows(path, ("section_id", "url", *told)):
-        as_format_2 = said if len(told) == len(SAID_BY_A_SECTION) else [*said, "prose", ""]
-        digest = hashlib.sha256(repr(as_format_2).encode()).hexdigest()[:32]
+        whole = {**_UNSAID, **dict(zip(told, said, strict=True))}
+        digest = hashlib.sha256(repr([whole[name] for name in SAID_BY_A_SECTION]).encode()).hexdigest()[:32]
         yield section_id, digest, url
 
 

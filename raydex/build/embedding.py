@@ -18,7 +18,7 @@ from raydex.build.units import BuildContext, EmbedReceipt
 from raydex.checkpoint import VectorStore, full_disk_named
 from raydex.embed import Embedder
 from raydex.records import Chunk, embedder_input
-from raydex.shard import chunks_to_table
+from raydex.tables import chunks_to_table
 from utils.files import write_atomically
 
 CHECKPOINT_BATCHES = 32

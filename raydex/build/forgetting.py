@@ -16,7 +16,7 @@ from raydex.build.garbage import referred_objects, remove_manifests
 from raydex.checkpoint import PageStore, VectorStore, build_lock, full_disk_named
 from raydex.errors import NothingToIndex, SnapshotNotFound
 from raydex.records import Manifest, Shard
-from raydex.shard import chunks_from_table, pages_of, read_rows, write_shard
+from raydex.shard import pages_of, read_rows, write_shard
 from raydex.snapshot import (
     current_id,
     list_snapshots,
@@ -27,6 +27,7 @@ from raydex.snapshot import (
     read_manifest,
     write_manifest,
 )
+from raydex.tables import chunks_from_table
 
 KEYS_READ = ("page_id", "url", "source", "copies")
 

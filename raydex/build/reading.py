@@ -32,8 +32,8 @@ from raydex.crawl import Visit
 from raydex.errors import FetchError, ParseError
 from raydex.parse import parse_page
 from raydex.records import Chunk, Page, PageInfo, Section, stable_id
-from raydex.shard import pages_to_table, sections_to_table
 from raydex.sources import canonical_url, in_scope, public_url
+from raydex.tables import pages_to_table, sections_to_table
 from utils.files import write_bytes
 
 logger = logging.getLogger(__name__)

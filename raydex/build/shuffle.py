@@ -23,21 +23,18 @@ from raydex.ann import RECALL_AT, RECALL_QUERIES, SAME_SCORE, as_queries, best_r
 from raydex.build.rows import Dropped, shard_number
 from raydex.build.units import BuildContext
 from raydex.checkpoint import full_disk_named
+from raydex.digest import digest_of_records, digest_records, has_records, records_of
 from raydex.records import Shard, Vectors
-from raydex.shard import (
+from raydex.shard import EXACT_KIND, ShardRows, open_vectors, write_rows
+from raydex.tables import (
     CHUNK_SCHEMA,
-    EXACT_KIND,
     PAGE_SCHEMA,
     SECTION_SCHEMA,
-    ShardRows,
     merged_once,
-    open_vectors,
     sorted_once,
     vectors_of_column,
     vectors_to_column,
-    write_rows,
 )
-from raydex.snapshot import digest_of_records, digest_records, has_records, records_of
 from utils.files import write_atomically, write_bytes
 
 UNITS_PER_SHUFFLE = 256

@@ -53,9 +53,20 @@ def _openvino() -> Any:
 
 
 @functools.cache
+def _core() -> Any:
+    """Return OpenVINO's core: one, kept until the process ends.
+
+    Each core's CPU plugin gives the thread that loads it a signal stack of its own, and at its end puts back the one it
+    found. When two end in another order than they began, what is put back is gone, and the next signal that is handled
+    ends the process with a segmentation fault.
+    """
+    return _openvino().Core()
+
+
+@functools.cache
 def processor_precision() -> str:
     """Return bf16 where this processor multiplies it natively, else fp32."""
-    capabilities = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bf16" if "BF16" in capabilities else "fp32"
 
 
@@ -69,7 +80,7 @@ class CompiledEmbedder:
         self.tokenizer = SubwordTokenizer(folder)
         self._pad_id = encoder.pad_id
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._model = _openvino().Core().read_model(converted_model(folder, encoder, info))
+        self._model = _core().read_model(converted_model(folder, encoder, info))
         self._lock = Lock()
 
     def embed_passages(self, texts: Sequence[str], token_ids: Sequence[TokenRow] = ()) -> Vectors:
@@ -109,7 +120,7 @@ class CompiledEmbedder:
             "NUM_STREAMS": streams,
             "ENABLE_CPU_PINNING": False,  # two processes would pin their threads to the same cores and halve each other
         }
-        return _openvino().Core().compile_model(self._model, "CPU", settings)
+        return _core().compile_model(self._model, "CPU", settings)
 
 
 def converted_model(folder: Path, encoder: Encoder, info: EmbedderInfo) -> Path:
@@ -164,7 +175,7 @@ def _convert(folder: Path, encoder: Encoder, made: Path) -> None:
     batch = padded([[i % 1000 for i in row] for row in TRIED_ROWS], encoder.pad_id)
     with torch.inference_mode():
         expected = network(*map(torch.from_numpy, batch)).numpy()
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = _core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     cosines = (compiled(batch)[0] * expected).sum(axis=1)
     if not (cosines >= SAME_COSINE).all():
         raise EmbedError(

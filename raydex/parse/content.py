@@ -85,7 +85,7 @@ class Surroundings:
     def covers(self, at: int) -> bool:
         tree = self._tree
         letters = tree.letters_of(at)
-        if not letters:
+        if not letters or self._defines_symbols(at):
             return False
         if self._is_before_heading(at) and letters <= BANNER_LETTERS and not tree.headings_of(at):
             return tree.names[at] != "p"
@@ -93,6 +93,11 @@ class Surroundings:
         if links and self._is_navigation(at, links, link_letters / letters, letters):
             return True
         return letters <= MAX_CLOSING_LETTERS and self._is_small(at) and self._is_closing(at)
+
+    def _defines_symbols(self, at: int) -> bool:
+        """Tell whether a list gives its entries addresses, however short and full of links their signatures are."""
+        tree = self._tree
+        return tree.names[at] == "dl" and tree.names[at + 1] == "dt" and ' id="' in tree.raws[at + 1]
 
     def _is_small(self, at: int) -> bool:
         """Tell whether looking at the element is cheap: blocks nested n deep would be looked at n times."""

@@ -15,6 +15,8 @@ MAX_HEADINGS = 16  # of a path; without a bound, symbols nested n deep would cos
 MAX_HEADING_CHARS = 400
 CODE_SHARE = 0.5  # of a section's letters
 LINK_SHARE = 0.9  # of the letters of a section that is a list of links
+MAX_SHARED_CHARS = 500  # of a description that several signatures share and each of them repeats
+MAX_ALIASES = 64
 BLOCK_LEVEL = 7  # of a symbol without heading whose text follows it; any heading ends it
 _BETWEEN_LINKS = re.compile(r"[\s|·•,;:/-]+")
 _FRAGMENT_SAFE = "!$&'()*+,;=:@/?~"
@@ -32,6 +34,9 @@ class Draft:
     code_letters: int = 0
     links: int = 0
     link_letters: int = 0
+    further_names: list[str] = field(default_factory=list)  # of the same symbol, besides those that it knows itself
+    signature_chars: int = 0  # of the text, before the description
+    described_by: "Draft | None" = None  # whose description this one shares
 
     def is_navigation(self, text: str) -> bool:
         """Tell whether a text is nothing but links and what stands between them."""
@@ -40,7 +45,19 @@ class Draft:
     def text(self) -> str:
         """Return the text; a symbol without a description has its signature, since it can be asked for."""
         text = self.reducer.text()
-        return text or (self.symbol.text if self.symbol.name and self.symbol.is_api and self.anchor else "")
+        text = text or (self.symbol.text if self.symbol.name and self.symbol.is_api and self.anchor else "")
+        return f"{text}\n\n{self.described_by.first_words()}".rstrip() if self.described_by else text
+
+    def first_words(self) -> str:
+        """Return the first paragraph of the description, cut to what further signatures repeat of it."""
+        paragraph = self.reducer.text()[self.signature_chars :].strip().partition("\n\n")[0]
+        if paragraph.startswith("```") or len(paragraph) <= MAX_SHARED_CHARS:
+            return "" if paragraph.startswith("```") else paragraph
+        return f"{paragraph[:MAX_SHARED_CHARS].rpartition(' ')[0]} …"
+
+    def aliases(self) -> tuple[str, ...]:
+        names = dict.fromkeys((*self.symbol.aliases, *self.further_names))
+        return tuple(name for name in names if name != self.symbol.name)[:MAX_ALIASES]
 
     def kind(self, text: str) -> SectionKind:
         if self.symbol.name and self.symbol.is_api:
@@ -68,9 +85,9 @@ class Outline:
 
     @property
     def symbol(self) -> str:
-        """The innermost symbol of code that is open, if any."""
+        """The innermost symbol of code that is open and may have members (a flag has none), if any."""
         for draft in reversed(self._open[-MAX_HEADINGS:]):
-            if draft.symbol.name and draft.symbol.is_api:
+            if draft.symbol.name and draft.symbol.is_api and not draft.symbol.name.startswith("-"):
                 return draft.symbol.name
         return ""
 
@@ -83,9 +100,10 @@ class Outline:
         return draft
 
     def add_beside(self, anchor: str, symbol: Symbol) -> Draft:
-        """Begin a further section beside the current one, which stays open."""
+        """Begin a further section beside the current one, which stays open and has the description of both."""
         current = self._open.pop()
         draft = self._draft(0, anchor, symbol)
+        draft.described_by = current
         self._open.append(current)
         return draft
 
@@ -122,6 +140,7 @@ def finished_sections(page: Page, title: str, drafts: list[Draft]) -> tuple[Sect
                     position=len(sections),
                     kind=draft.kind(text),
                     symbol=draft.symbol.name,
+                    aliases=draft.aliases(),
                 )
             )
     return tuple(sections)

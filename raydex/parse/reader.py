@@ -24,7 +24,18 @@ from raydex.parse.blocks import (
 )
 from raydex.parse.content import GROUPS, NAVIGATION_LINKS, SECTIONING, Surroundings
 from raydex.parse.outline import BLOCK_LEVEL, Draft, Outline
-from raydex.parse.symbols import IDENTIFIER, Symbol, first_flag, of_block, of_entry, of_heading
+from raydex.parse.symbols import (
+    IDENTIFIER,
+    Symbol,
+    flags_of,
+    is_mangled,
+    is_target_of,
+    last_part,
+    module_of,
+    of_block,
+    of_entry,
+    of_heading,
+)
 from raydex.parse.tree import HEADINGS, Tree
 from utils.html_text import BLOCKS, TextReducer
 
@@ -167,12 +178,18 @@ class Reader:
             self._entries.append(_Entries(self._outline.depth))
             self._closers[tree.partners[at]] = self._end_list
         elif name == "dd" and self._entries:
-            self._entries[-1].is_defined = True
+            self._begin_definition(self._entries[-1])
         elif name == "summary" and self._surroundings.covers_summary(at):
             return self._drop(at)
         elif ("title" in raw or name == "summary") and self._is_admonition_title(at):
             self._closers[tree.partners[at]] = self._end_admonition_title
         return False
+
+    def _begin_definition(self, entry: _Entries) -> None:
+        if entry.is_symbol and not entry.is_defined:
+            draft = self._outline.current
+            draft.signature_chars = len(draft.reducer.text())
+        entry.is_defined = True
 
     def _begin(self, at: int, name: str) -> None:
         self._outline.reducer.start_block(name)
@@ -242,9 +259,16 @@ class Reader:
         return True
 
     def _span(self, at: int) -> bool:
-        if ' id="' in self._tree.raws[at] and self._is_symbol(at):
-            return self._begin_symbol(at)
-        return False
+        if ' id="' not in self._tree.raws[at]:
+            return False
+        self._add_module(self._tree.get(at, "id"))
+        return self._is_symbol(at) and self._begin_symbol(at)
+
+    def _add_module(self, anchor: str) -> None:
+        """Give a module that is documented under the heading of another one a section of its own."""
+        module, current = module_of(anchor), self._outline.current
+        if module and current.level and module != current.symbol.name:
+            self._outline.add_beside(anchor, Symbol(module, module))
 
     def _heading(self, at: int) -> bool:
         tree = self._tree
@@ -278,6 +302,7 @@ class Reader:
         )
         below = tree.next(at)
         has_signature = below >= 0 and _SIGNATURE_CLASS.search(tree.get(below, "class")) is not None
+        is_code = is_code or is_target_of(target_before(tree, at), text)
         found = of_heading(anchor=anchor, text=text, page=self._page, is_code=is_code, has_signature=has_signature)
         if not found.name and at == self._first_heading and ("." in self._page or "::" in self._page):
             return Symbol(self._page, text)
@@ -306,27 +331,30 @@ class Reader:
             entry.is_symbol = entry.is_defined = False
         classes = tree.get(at, "class").split()
         signature = line_of(tree, at) or " ".join(tree.text(at).split())
-        if not any(map(str.isalnum, signature)):
-            return True  # a bullet
         anchor = tree.get(at, "id") or inner_anchor(tree, at)
+        if not anchor and not any(map(str.isalnum, signature)):
+            return True  # a bullet
         if not anchor and "sig" in classes and self._around:  # Sphinx with :noindex: leaves the target before the list
             anchor = target_before(tree, self._around[-1])
-        if not entry.is_symbol and ((not anchor and not first_flag(signature)) or "label" in classes):
+        if not entry.is_symbol and ((not anchor and not flags_of(signature)) or "label" in classes):
             return self._block(at)  # label: of a footnote
         if signature:
             outer = self._outline.symbol or self._page
-            symbol = of_entry(anchor=anchor, signature=signature, name=self._marked_name(at), outer=outer)
+            name = self._marked_name(at, is_last=is_mangled(anchor))
+            symbol = of_entry(anchor=anchor, signature=signature, name=name, outer=outer)
             self._add_entry(entry, anchor, symbol, signature)
         return True
 
-    def _marked_name(self, at: int) -> str:
-        """Return the name in a signature as Sphinx marks it."""
+    def _marked_name(self, at: int, *, is_last: bool) -> str:
+        """Return the name in a signature as Sphinx marks it. is_last: parameters of a template are marked before it."""
         tree = self._tree
-        parts = (
+        parts = [
             tree.text(inner)
             for inner in tree.descendants(at)
             if tree.get(inner, "class").split()[:1] in (["sig-prename"], ["sig-name"])
-        )
+        ]
+        if is_last:
+            parts = [part for part in parts[:-1][-1:] if part.endswith("::")] + parts[-1:]
         return "".join(parts).replace(" ", "")
 
     def _add_entry(self, entry: _Entries, anchor: str, symbol: Symbol, signature: str) -> None:
@@ -334,8 +362,10 @@ class Reader:
         current = outline.current
         if not entry.is_symbol:
             current = outline.open(0, anchor, symbol)
-        elif symbol.name != current.symbol.name and anchor.endswith(symbol.name):
+        elif anchor and symbol.name not in {current.symbol.name, last_part(current.symbol.name)}:
             current = outline.add_beside(anchor, symbol)
+        else:
+            current.further_names.extend((symbol.name, *symbol.aliases))
         if entry.is_symbol or symbol.text != signature:
             current.reducer.data(signature)
             current.reducer.line_break()

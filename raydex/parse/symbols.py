@@ -11,11 +11,19 @@ from dataclasses import dataclass
 
 IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::)[A-Za-z_$~][\w$]*)*")
 MAX_TERM_CHARS = 100
+MAX_FLAGS_CHARS = 200
+MAX_ID_PARTS = 12
 
 _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z0-9?@#][\w?.+-]*\w|(?<![\w-])-[A-Za-z0-9?@#](?!\w)")
+_NEGATED = re.compile(r"--\[no-?\]([\w-]+)")
+_ARGUMENT = re.compile(r"\[[^\]]*\]|<[^>]*>|\{[^}]*\}|(?<=\w)=[^\s<,|]+")
+"""What follows an option: it may hold dashes of its own."""
 _MODULE_ID = re.compile(r"module-([A-Za-z_][\w.]*)")
 _CALL_ID = re.compile(r"([\w$]+|<init>|%3Cinit%3E|&lt;init&gt;)\(.*\)", re.DOTALL)
 _CALL = re.compile(r"([~\w$:.]+|operator\W{1,3})\(\)(?: ?\[\d+/\d+\])?")
+_NESTED = re.compile(r"N[VKRO]*(?=\d)")
+_LENGTH = re.compile(r"[1-9]\d{0,2}")
+_BRACKETED = re.compile(r"\([^)]*\)")
 _COUNTED = re.compile(r"-\d+$")
 _DOMAINS = ("c.", "js.", "rst.", "cpp.", "py.")
 """What Sphinx puts before the names of other languages, so that ids do not collide."""
@@ -31,11 +39,15 @@ _CODE_WORD = re.compile(r"[\w$<>.:-]*(?:_|::)[\w$<>.:-]*|[\w$.:]+\(\)")
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """name: "" when there is none. is_api: of code, not a word of a glossary. text: what stands in heading paths."""
+    """name: "" when there is none. is_api: of code, not a word of a glossary. text: what stands in heading paths.
+
+    aliases: what else it is called.
+    """
 
     name: str
     text: str
     is_api: bool = True
+    aliases: tuple[str, ...] = ()
 
 
 def page_symbol(heading: str, title: str, package: str) -> str:
@@ -56,10 +68,10 @@ def page_symbol(heading: str, title: str, package: str) -> str:
 
 def of_heading(*, anchor: str, text: str, page: str, is_code: bool, has_signature: bool) -> Symbol:
     """page: symbol of the page. is_code: all of the text is. has_signature: a signature stands below it."""
-    if match := _MODULE_ID.fullmatch(anchor):
-        return Symbol(match[1], text)
-    if flag := first_flag(text):
-        return Symbol(flag, text)
+    if module := module_of(anchor):
+        return Symbol(module, text)
+    if flags := flags_of(text):
+        return _of_flags(flags, text, anchor=anchor, outer=page)
     plain_anchor = _COUNTED.sub("", anchor).lstrip(".~#")  # JSDoc: `.copy`, `~copy`, `#copy`
     last = plain_anchor.rpartition(".")[2]
     if "." in plain_anchor and IDENTIFIER.fullmatch(plain_anchor) and _holds_word(text, last):
@@ -91,8 +103,10 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
 
     outer: the symbol around it, or that of the page.
     """
-    if flag := first_flag(signature):
-        return Symbol(flag, signature)
+    if flags := flags_of(signature):
+        return _of_flags(flags, signature, anchor=anchor, outer=outer)
+    if name and (whole := _without_mangling(anchor, name, outer)):
+        return Symbol(whole, whole)
     last = anchor.rpartition(".")[2]
     if IDENTIFIER.fullmatch(anchor) and last in signature and ("." in anchor or name):
         domain = next((domain for domain in _DOMAINS if anchor.startswith(domain)), "")
@@ -100,10 +114,7 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
         whole = whole.removeprefix("c.") if anchor.startswith("c.") and name else whole
         return Symbol(whole, whole)
     if name:
-        spelled = re.sub(r"[()]", "", signature.split()[0])  # pdb abbreviates: `cl(ear) [filename]`
-        name = spelled if anchor.endswith(f"-{spelled}") else name
-        whole = name if not anchor.startswith("_CPP") else _member(outer, name)
-        return Symbol(whole, signature)
+        return _of_marked_name(anchor, signature, name)
     found = IDENTIFIER.match(signature)
     parts = re.split(r"[-.:]+", anchor)  # pydoc: `-copy` in a module, `Path-copy` in a class
     is_member = len(parts) > 1 and (not parts[0] or outer.endswith(parts[-2]))
@@ -112,6 +123,48 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
     term = signature.partition("(")[0].strip() or signature
     is_api = bool(_CODE_WORD.fullmatch(term)) or bool(found and signature.startswith(f"{found[0]}("))
     return Symbol(term[:MAX_TERM_CHARS], signature, is_api=is_api)
+
+
+def _of_marked_name(anchor: str, signature: str, name: str) -> Symbol:
+    if is_mangled(anchor):
+        return Symbol(_unmangled(anchor, name), signature)
+    spelled = re.sub(r"[()]", "", signature.split()[0])
+    if spelled != name and anchor.endswith(f"-{spelled}"):  # pdb abbreviates: `cl(ear) [filename]`
+        return Symbol(spelled, signature, aliases=(_BRACKETED.sub("", signature.split()[0]),))
+    if not IDENTIFIER.fullmatch(name) and (found := _word_of_id(anchor, signature)):
+        return Symbol(found[0], signature, aliases=(signature[: found.end()],))
+    return Symbol(name, signature)
+
+
+def is_mangled(anchor: str) -> bool:
+    """Tell whether an id is of a C++ entity as Sphinx mangles it."""
+    return anchor.startswith("_CPP")
+
+
+def _unmangled(anchor: str, name: str) -> str:
+    """Return a C++ name with the scopes that its id spells: `N3lib3Box4openE` → `lib::Box::open`."""
+    for nested in _NESTED.finditer(anchor):
+        parts, at = [], nested.end()
+        while length := _LENGTH.match(anchor, at):
+            at = length.end() + int(length[0])
+            parts.append(anchor[length.end() : at])
+        whole = "::".join(parts)
+        if whole == name or whole.endswith(f"::{name}"):
+            return whole
+    return name
+
+
+def _word_of_id(anchor: str, signature: str) -> re.Match[str] | None:
+    """Find the longest end of an id that is a word of the signature: `directive-code-block`, `.. code-block::`."""
+    parts = anchor.split("-")[: MAX_ID_PARTS + 1]
+    words = ("-".join(parts[first:]) for first in range(1, len(parts)))
+    found = (re.search(rf"(?<![\w-]){_as_written(word)}(?![\w-])", signature) for word in words if word)
+    return next(filter(None, found), None)
+
+
+def _as_written(word: str) -> str:
+    """Return what matches a word of an id, in which a dash may stand for the colon of a domain (`c-alias`)."""
+    return re.escape(word).replace(r"\-", "[-:]")
 
 
 def of_block(anchor: str, page: str) -> Symbol:
@@ -127,13 +180,54 @@ def of_block(anchor: str, page: str) -> Symbol:
     return Symbol(name, name)
 
 
-def first_flag(signature: str) -> str:
-    """Return the command-line option that a signature begins with, the long one of several (`-h, --help`)."""
+def module_of(anchor: str) -> str:
+    match = _MODULE_ID.fullmatch(anchor)
+    return match[1] if match else ""
+
+
+def flags_of(signature: str) -> list[str]:
+    """Return the spellings of the command-line option that a signature begins with, the first long one in front.
+
+    `-f, --file=ARCHIVE` has two, `--[no-]color[=when]` has two.
+    """
     if not signature.startswith("-"):
-        return ""
-    head = re.split(r"\s{2,}|[\[(]", signature[:MAX_TERM_CHARS], maxsplit=1)[0]
-    flags = _FLAG.findall(head)
-    return next((flag for flag in flags if flag.startswith("--")), flags[0] if flags else "")
+        return []
+    head = re.split(r"\s{2,}|\(", signature[:MAX_FLAGS_CHARS], maxsplit=1)[0]
+    head = _NEGATED.sub(r"--\1, --no-\1", head)
+    flags = list(dict.fromkeys(_FLAG.findall(_ARGUMENT.sub(" ", head))))
+    return sorted(flags, key=lambda flag: flag != next((f for f in flags if f.startswith("--")), flags[0]))
+
+
+def _of_flags(flags: list[str], text: str, *, anchor: str, outer: str) -> Symbol:
+    """Name an option by its spellings, each alone and with its command: that of the id, else that of the page."""
+    program = next((found for flag in flags if (found := _program_of(anchor, flag))), outer)
+    whole = [f"{program} {flag}" for flag in flags] if program else []
+    return Symbol(flags[0], text, aliases=(*flags[1:], *whole))
+
+
+def _program_of(anchor: str, flag: str) -> str:
+    """Return the command in an id of Sphinx (`cmdoption-trace-c`)."""
+    ending = f"-{flag.lstrip('-')}"
+    return anchor.removeprefix("cmdoption-").removesuffix(ending) if _is_of_program(anchor, ending) else ""
+
+
+def _is_of_program(anchor: str, ending: str) -> bool:
+    return anchor.startswith("cmdoption-") and anchor.endswith(ending) and len(anchor) > len(f"cmdoption{ending}")
+
+
+def _without_mangling(anchor: str, name: str, outer: str) -> str:
+    """Return the name whose leading underscores an id has lost (docutils takes none), "" for any other id."""
+    names = (name, f"{outer}.{name}") if outer else (name,)
+    return next((whole for whole in names if whole.startswith("_") and whole.lstrip("_") == anchor), "")
+
+
+def last_part(name: str) -> str:
+    return re.split(r"\.|::", name)[-1]
+
+
+def is_target_of(target: str, text: str) -> bool:
+    """Tell whether an id says of which sort the name in a heading is (`prop_tgt:AUTOMOC`, `std:setting-DEBUG`)."""
+    return target != text and target.endswith(text) and target[-len(text) - 1] in ":.-"
 
 
 def _member(outer: str, name: str) -> str:
