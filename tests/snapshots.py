@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raydex.build.lexicon import index_words
 from raydex.digest import content_digest
 from raydex.embed import Embedder
 from raydex.records import Chunk, Manifest, Section, Shard, stable_id
@@ -29,8 +30,12 @@ def make_snapshot(
     shards: int = 2,
     now: datetime | None = None,
     published: bool = True,
+    words: bool = False,
 ) -> Manifest:
-    """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot."""
+    """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot.
+
+    words: with a lexical index.
+    """
     pairs = [_section_and_chunk(url, text, embedder) for url, text in texts.items()]
     parts = [[pair for pair in pairs if int(pair[0].page_id[:8], 16) % shards == part] for part in range(shards)]
     now = now or datetime.now(UTC)
@@ -39,6 +44,7 @@ def make_snapshot(
         embedder.info.fingerprint,
         CHUNKING,
     )
+    written = tuple(_shard(index_dir, f"{number:05d}", part, embedder) for number, part in enumerate(parts))
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         snapshot_id=new_snapshot_id(index_dir, now, digest),
@@ -49,7 +55,8 @@ def make_snapshot(
         chunking=CHUNKING,
         metric="cosine",
         sources=({"name": index_dir.name},),
-        shards=tuple(_shard(index_dir, f"{number:05d}", part, embedder) for number, part in enumerate(parts)),
+        shards=written,
+        lexical=index_words(written, index_dir / "objects", index_dir / "work") if words else None,
         counts={"chunks": len(pairs)},
         gate={"checksums": "passed: all files"},
         code_version="test",

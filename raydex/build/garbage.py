@@ -30,7 +30,7 @@ from raydex.errors import SnapshotError, SnapshotNotFound
 from raydex.journal import published_ids
 from raydex.records import Manifest, stable_id
 from raydex.shard import pages_of
-from raydex.snapshot import current_id, list_snapshots, publishing, read_manifest, snapshot_ids
+from raydex.snapshot import current_id, list_snapshots, publishing, read_manifest, snapshot_ids, stored_objects
 from utils.files import sync_directory
 
 IMPORTS = ".import-"
@@ -145,7 +145,7 @@ def remove_manifests(index_dir: Path, names: Iterable[str]) -> None:
 
 
 def referred_objects(manifests: Iterable[Manifest]) -> set[str]:
-    return {stored.sha256 for m in manifests for shard in m.shards for stored in shard.objects.values()}
+    return set(stored_objects(manifests))
 
 
 class _Remover:

@@ -23,7 +23,7 @@ from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotNotFound, Stor
 from raydex.journal import FILE as JOURNAL
 from raydex.journal import Entry
 from raydex.records import Manifest
-from raydex.snapshot import list_snapshots, manifest_digest, manifest_path, read_manifest
+from raydex.snapshot import list_snapshots, manifest_digest, manifest_path, read_manifest, stored_objects
 from raydex.storage.lease import Lease, build_lease
 from raydex.storage.pages import LEAST_IN_USE, pull_pages, push_pages
 from raydex.storage.remote import NEW, Content, Remote, Stat, at_once
@@ -122,12 +122,7 @@ class Storage:
         """
         objects = self.folder / index / OBJECTS
         make_folder(objects)
-        wanted = {
-            file.sha256: file.bytes
-            for snapshot_id in snapshot_ids
-            for shard in read_manifest(self.folder / index, snapshot_id).shards
-            for file in shard.objects.values()
-        }
+        wanted = _files(read_manifest(self.folder / index, snapshot_id) for snapshot_id in snapshot_ids)
 
         damaged: dict[str, SnapshotCorrupt] = {}
 
@@ -335,4 +330,4 @@ def _is_here(path: Path, size: int, *, checked: bool) -> bool:
 
 
 def _files(manifests: Iterable[Manifest]) -> dict[str, int]:
-    return {file.sha256: file.bytes for m in manifests for shard in m.shards for file in shard.objects.values()}
+    return {name: file.bytes for name, file in stored_objects(manifests).items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from raydex.errors import SnapshotCorrupt, SnapshotError
 from raydex.records import Manifest
 from raydex.shard import check_object, pages_of
-from raydex.snapshot import Snapshot, open_snapshot, read_manifest
+from raydex.snapshot import Snapshot, open_snapshot, read_manifest, stored_objects
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,7 @@ class Parent:
         """The manifest, when the files behind it are whole. Those that the child shares have been checked with it."""
         if self.manifest is None:
             return None
-        checked = {file for shard in self._child.shards for file in shard.objects.values()}
-        files = {file for shard in self.manifest.shards for file in shard.objects.values()} - checked
+        files = {*stored_objects([self.manifest]).values()} - {*stored_objects([self._child]).values()}
         try:
             for file in files:
                 check_object(self._index_dir / "objects" / file.sha256, file)
