@@ -25,7 +25,8 @@ from raydex.config import CODE_VERSION
 from raydex.digest import digest_of_shards
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotIncompatible, SnapshotNotFound
 from raydex.journal import note
-from raydex.records import EmbedderInfo, Manifest, Shard, StoredObject
+from raydex.lexical import ANALYZER, LexicalIndex, open_lexical
+from raydex.records import EmbedderInfo, Lexical, Manifest, Shard, StoredObject
 from raydex.shard import KNOWN_KINDS, OpenShard, check_object, open_shard
 from utils.files import exclusive_lock, sha256_of, write_bytes
 
@@ -39,10 +40,14 @@ _MANIFEST = TypeAdapter(Manifest)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """An opened snapshot. Its files stay readable while it is in use, even when they are deleted."""
+    """An opened snapshot. Its files stay readable while it is in use, even when they are deleted.
+
+    lexical: None when the snapshot has none that this Raydex can read; its vectors can be searched all the same.
+    """
 
     manifest: Manifest
     shards: list[OpenShard]
+    lexical: LexicalIndex | None = None
 
 
 def new_snapshot_id(index_dir: Path, now: datetime, digest: str) -> str:
@@ -64,6 +69,7 @@ def new_manifest(
     sources: tuple[dict[str, Any], ...],
     digest: str = "",
     ann_recall: float = 1.0,
+    lexical: Lexical | None = None,
 ) -> Manifest:
     """Return the manifest of shards that have been written; it is not on disk and has passed no gate yet.
 
@@ -89,6 +95,7 @@ def new_manifest(
         gate={},
         code_version=CODE_VERSION,
         ann_recall=ann_recall,
+        lexical=lexical,
         parent_manifest_sha256=manifest_digest(index_dir, parent) if parent else "",
     )
 
@@ -270,6 +277,7 @@ def _differences(index_dir: Path, manifest: Manifest) -> list[str]:
     try:
         for shard in manifest.shards:
             open_shard(shard, objects_dir, verify=False)
+        _open_lexical(index_dir, manifest, verify=False)
         found = digest_of_shards(manifest.shards, objects_dir, manifest.embedder.fingerprint, manifest.chunking)
     except SnapshotCorrupt as error:
         return [str(error)]
@@ -284,6 +292,8 @@ def _inconsistencies(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotEr
     chunks = sum(shard.chunk_count for shard in manifest.shards)
     if manifest.counts.get("chunks", chunks) != chunks:
         yield SnapshotCorrupt(path, f"{manifest.counts['chunks']} chunks", f"{chunks} in its shards")
+    if manifest.lexical and manifest.lexical.documents != chunks:
+        yield SnapshotCorrupt(path, f"{chunks} documents", f"{manifest.lexical.documents} in its lexical index")
     for shard in manifest.shards:
         if shard.dim != manifest.embedder.dim:
             name = f"{path}, shard {shard.shard_id}"
@@ -311,6 +321,7 @@ def open_snapshot(
     if expected is not None:
         _check_model(index_dir, manifest, expected)
     shards = [open_shard(shard, index_dir / "objects", verify=verify) for shard in manifest.shards]
+    lexical = _open_lexical(index_dir, manifest, verify=verify)
     logger.info(
         "snapshot opened snapshot=%s shards=%d chunks=%d seconds=%.2f",
         snapshot_id,
@@ -318,7 +329,19 @@ def open_snapshot(
         sum(map(len, shards)),
         time.perf_counter() - started,
     )
-    return Snapshot(manifest=manifest, shards=shards)
+    return Snapshot(manifest=manifest, shards=shards, lexical=lexical)
+
+
+def _open_lexical(index_dir: Path, manifest: Manifest, *, verify: bool) -> LexicalIndex | None:
+    """Map the lexical index. One of another analyzer is left alone: queries would be read otherwise than its texts."""
+    lexical = manifest.lexical
+    if lexical is None or lexical.analyzer != ANALYZER:
+        logger.warning("no lexical index snapshot=%s; the next build makes one", manifest.snapshot_id)
+        return None
+    for file in lexical.objects.values():
+        check_object(index_dir / "objects" / file.sha256, file, verify=verify)
+    synonyms = [group for source in manifest.sources for group in source.get("synonyms", ())]
+    return open_lexical(lexical, index_dir / "objects", synonyms)
 
 
 def _check_model(index_dir: Path, manifest: Manifest, expected: EmbedderInfo) -> None:
@@ -340,7 +363,13 @@ def _named(model: EmbedderInfo) -> str:
 
 def stored_objects(manifests: Iterable[Manifest]) -> dict[str, StoredObject]:
     """Return the files of snapshots by name; one that several shards share is there once."""
-    return {file.sha256: file for m in manifests for shard in m.shards for file in shard.objects.values()}
+    return {file.sha256: file for manifest in manifests for part in _parts(manifest) for file in part.values()}
+
+
+def _parts(manifest: Manifest) -> Iterator[Mapping[str, StoredObject]]:
+    yield from (shard.objects for shard in manifest.shards)
+    if manifest.lexical:
+        yield manifest.lexical.objects
 
 
 def snapshot_bytes(manifest: Manifest) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from raydex.digest import digest_of_shards
 from raydex.embed import HashEmbedder
-from raydex.records import Chunk, EmbedderInfo, Manifest, PageInfo, Section, Shard, Vectors, stable_id
+from raydex.records import Chunk, EmbedderInfo, Lexical, Manifest, PageInfo, Section, Shard, Vectors, stable_id
 from raydex.shard import write_shard
 from raydex.snapshot import FORMAT_VERSION, new_snapshot_id, write_manifest
 from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
@@ -111,6 +111,7 @@ def write_manifest_of(
     now: datetime,
     gate: dict[str, str],
     parent: str = "",
+    lexical: Lexical | None = None,
 ) -> Manifest:
     digest = digest_of_shards(shards, index_dir / "objects", embedder.fingerprint, CHUNKING)
     manifest = Manifest(
@@ -126,6 +127,7 @@ def write_manifest_of(
         shards=shards,
         counts={"chunks": sum(shard.chunk_count for shard in shards)},
         gate=gate,
+        lexical=lexical,
         code_version="test",
     )
     write_manifest(index_dir, manifest)

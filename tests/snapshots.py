@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raydex.build.lexicon import index_words
 from raydex.embed import Embedder
 from raydex.records import Chunk, Manifest, Section, Shard, stable_id
 from raydex.shard import write_shard
@@ -25,13 +26,20 @@ def make_snapshot(
     shards: int = 2,
     now: datetime | None = None,
     published: bool = True,
+    words: bool = False,
 ) -> Manifest:
-    """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot."""
+    """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot.
+
+    words: with a lexical index.
+    """
     pairs = [_section_and_chunk(url, text, embedder) for url, text in texts.items()]
     parts = [[pair for pair in pairs if int(pair[0].page_id[:8], 16) % shards == part] for part in range(shards)]
     written = tuple(_shard(index_dir, f"{number:05d}", part, embedder) for number, part in enumerate(parts))
     gate = {"checksums": "passed: all files"}
-    manifest = write_manifest_of(index_dir, written, embedder.info, now=now or datetime.now(UTC), gate=gate)
+    lexical = index_words(written, index_dir / "objects", index_dir / "work") if words else None
+    manifest = write_manifest_of(
+        index_dir, written, embedder.info, now=now or datetime.now(UTC), gate=gate, lexical=lexical
+    )
     if published:
         publish(index_dir, manifest.snapshot_id)
     return manifest

@@ -4,6 +4,7 @@ URL prefix or source name → new snapshot without those pages → older snapsho
 """
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from raydex.build.embedding import vector_key
 from raydex.build.garbage import remove_manifests
+from raydex.build.lexicon import index_words
 from raydex.checkpoint import PageStore, VectorStore, build_lock, full_disk_named
 from raydex.errors import NothingToIndex, SnapshotNotFound
 from raydex.records import Manifest, Shard, embedder_input
@@ -144,6 +146,8 @@ def _without(index_dir: Path, before: Manifest, matcher: Matcher) -> tuple[Manif
         )
     if not needed:
         raise NothingToIndex(index_dir.name, "every page would be forgotten", f"remove {index_dir} instead")
+    with tempfile.TemporaryDirectory(prefix="raydex-forget-") as scratch:
+        lexical = index_words(shards, objects_dir, Path(scratch), before)
     manifest = new_manifest(
         index_dir,
         tuple(shards),
@@ -152,6 +156,7 @@ def _without(index_dir: Path, before: Manifest, matcher: Matcher) -> tuple[Manif
         chunking=before.chunking,
         sources=before.sources,
         ann_recall=before.ann_recall,
+        lexical=lexical,
     )
     return manifest, needed
 
