@@ -63,7 +63,7 @@ class SearchAnswer(_Record):
 
     message: str
     snapshot: dict[str, str]
-    confidence: float = 1.0
+    confidence: float | None = None
     results: tuple[Result, ...]
     facets: dict[str, dict[str, int]] = {}
     timings_s: dict[str, float]
@@ -72,7 +72,7 @@ class SearchAnswer(_Record):
 class QueryAnswer(_Record):
     query: str
     message: str
-    confidence: float = 1.0
+    confidence: float | None = None
     results: tuple[Result, ...]
     facets: dict[str, dict[str, int]] = {}
 

@@ -39,6 +39,7 @@ class Source:
     the directory of each seed. public_url: what hits cite instead of the first prefix. max_depth: links from a seed
     (0: the seeds alone). sitemaps: sitemap URLs or files, besides those that the site names. headers, basic_auth,
     cookies: templates such as `Bearer ${DOCS_TOKEN}`, filled from the environment; never the secrets themselves.
+    synonyms: groups of words that mean the same to whoever searches.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Source:
     headers: tuple[tuple[str, str], ...] = ()
     basic_auth: str = ""
     cookies: str = ""
+    synonyms: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name or not self.seeds:
@@ -279,6 +281,7 @@ class Manifest:
     gate_metrics: dict[str, float] = field(default_factory=dict)  # what the gate measured; the next one compares
     golden_digest: str = ""  # of the golden queries behind golden_…
     published_anyway: PublishedAnyway | None = None
+    lexical: Lexical | None = None  # none before Raydex made them
     ann_recall: float = 1.0  # share of the ten best rows over all shards that a search finds, measured on a sample
     parent_manifest_sha256: str = ""  # of the parent's manifest.json; empty without one, or from an older Raydex
 
@@ -353,10 +356,13 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a query found. confidence: from 0 to 1, that the answer is there. facets: name → value → candidates."""
+    """What a query found. facets: name → value → hits of all pages.
+
+    confidence: from 0 to 1, whether the answer is there at all; None where only one leg has looked.
+    """
 
     hits: tuple[Hit, ...]
-    confidence: float = 1.0
+    confidence: float | None = None
     facets: dict[str, dict[str, int]] = field(default_factory=dict)
 
 

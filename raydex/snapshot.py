@@ -12,7 +12,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,8 @@ from raydex.config import CODE_VERSION
 from raydex.digest import digest_of_shards
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotIncompatible, SnapshotNotFound
 from raydex.journal import note
-from raydex.records import EmbedderInfo, Manifest, Shard
+from raydex.lexical import ANALYZER, LexicalIndex, open_lexical
+from raydex.records import EmbedderInfo, Lexical, Manifest, Shard, StoredObject
 from raydex.shard import KNOWN_KINDS, OpenShard, check_object, open_shard
 from utils.files import exclusive_lock, sha256_of, write_bytes
 
@@ -39,10 +40,14 @@ _MANIFEST = TypeAdapter(Manifest)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """An opened snapshot. Its files stay readable while it is in use, even when they are deleted."""
+    """An opened snapshot. Its files stay readable while it is in use, even when they are deleted.
+
+    lexical: None when the snapshot has none that this Raydex can read; its vectors can be searched all the same.
+    """
 
     manifest: Manifest
     shards: list[OpenShard]
+    lexical: LexicalIndex | None = None
 
 
 def new_snapshot_id(index_dir: Path, now: datetime, digest: str) -> str:
@@ -64,6 +69,7 @@ def new_manifest(
     sources: tuple[dict[str, Any], ...],
     digest: str = "",
     ann_recall: float = 1.0,
+    lexical: Lexical | None = None,
 ) -> Manifest:
     """Return the manifest of shards that have been written; it is not on disk and has passed no gate yet.
 
@@ -89,6 +95,7 @@ def new_manifest(
         gate={},
         code_version=CODE_VERSION,
         ann_recall=ann_recall,
+        lexical=lexical,
         parent_manifest_sha256=manifest_digest(index_dir, parent) if parent else "",
     )
 
@@ -236,13 +243,12 @@ def check_quickly(index_dir: Path, snapshot_id: str, *, sizes: Mapping[str, int]
     manifest = read_manifest(index_dir, snapshot_id)
     for problem in _inconsistencies(index_dir, manifest):
         raise problem
-    for shard in manifest.shards:
-        for file in shard.objects.values():
-            if sizes is None:
-                check_object(index_dir / "objects" / file.sha256, file, verify=False)
-            elif (found := sizes.get(file.sha256)) != file.bytes:
-                finding = "no file" if found is None else f"{found} bytes"
-                raise SnapshotCorrupt(f"objects/{file.sha256}", f"{file.bytes} bytes", finding)
+    for name, file in stored_objects([manifest]).items():
+        if sizes is None:
+            check_object(index_dir / "objects" / name, file, verify=False)
+        elif (found := sizes.get(name)) != file.bytes:
+            finding = "no file" if found is None else f"{found} bytes"
+            raise SnapshotCorrupt(f"objects/{name}", f"{file.bytes} bytes", finding)
     return manifest
 
 
@@ -258,10 +264,9 @@ def verify(index_dir: Path, snapshot_id: str) -> list[str]:
 
 
 def _damaged_objects(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotError]:
-    stored = {file.sha256: file for shard in manifest.shards for file in shard.objects.values()}
-    for file in stored.values():
+    for name, file in stored_objects([manifest]).items():
         try:
-            check_object(index_dir / "objects" / file.sha256, file)
+            check_object(index_dir / "objects" / name, file)
         except SnapshotCorrupt as error:
             yield error
 
@@ -272,6 +277,7 @@ def _differences(index_dir: Path, manifest: Manifest) -> list[str]:
     try:
         for shard in manifest.shards:
             open_shard(shard, objects_dir, verify=False)
+        _open_lexical(index_dir, manifest, verify=False)
         found = digest_of_shards(manifest.shards, objects_dir, manifest.embedder.fingerprint, manifest.chunking)
     except SnapshotCorrupt as error:
         return [str(error)]
@@ -286,6 +292,8 @@ def _inconsistencies(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotEr
     chunks = sum(shard.chunk_count for shard in manifest.shards)
     if manifest.counts.get("chunks", chunks) != chunks:
         yield SnapshotCorrupt(path, f"{manifest.counts['chunks']} chunks", f"{chunks} in its shards")
+    if manifest.lexical and manifest.lexical.documents != chunks:
+        yield SnapshotCorrupt(path, f"{chunks} documents", f"{manifest.lexical.documents} in its lexical index")
     for shard in manifest.shards:
         if shard.dim != manifest.embedder.dim:
             name = f"{path}, shard {shard.shard_id}"
@@ -313,6 +321,7 @@ def open_snapshot(
     if expected is not None:
         _check_model(index_dir, manifest, expected)
     shards = [open_shard(shard, index_dir / "objects", verify=verify) for shard in manifest.shards]
+    lexical = _open_lexical(index_dir, manifest, verify=verify)
     logger.info(
         "snapshot opened snapshot=%s shards=%d chunks=%d seconds=%.2f",
         snapshot_id,
@@ -320,7 +329,19 @@ def open_snapshot(
         sum(map(len, shards)),
         time.perf_counter() - started,
     )
-    return Snapshot(manifest=manifest, shards=shards)
+    return Snapshot(manifest=manifest, shards=shards, lexical=lexical)
+
+
+def _open_lexical(index_dir: Path, manifest: Manifest, *, verify: bool) -> LexicalIndex | None:
+    """Map the lexical index. One of another analyzer is left alone: queries would be read otherwise than its texts."""
+    lexical = manifest.lexical
+    if lexical is None or lexical.analyzer != ANALYZER:
+        logger.warning("no lexical index snapshot=%s; the next build makes one", manifest.snapshot_id)
+        return None
+    for file in lexical.objects.values():
+        check_object(index_dir / "objects" / file.sha256, file, verify=verify)
+    synonyms = [group for source in manifest.sources for group in source.get("synonyms", ())]
+    return open_lexical(lexical, index_dir / "objects", synonyms)
 
 
 def _check_model(index_dir: Path, manifest: Manifest, expected: EmbedderInfo) -> None:
@@ -340,9 +361,19 @@ def _named(model: EmbedderInfo) -> str:
     return f"{model.name} (sha256 {model.sha256[:12]}, {model.dim} dimensions, {model.backend} {model.precision})"
 
 
+def stored_objects(manifests: Iterable[Manifest]) -> dict[str, StoredObject]:
+    """Return the files of snapshots by name; one that several shards share is there once."""
+    return {file.sha256: file for manifest in manifests for part in _parts(manifest) for file in part.values()}
+
+
+def _parts(manifest: Manifest) -> Iterator[Mapping[str, StoredObject]]:
+    yield from (shard.objects for shard in manifest.shards)
+    if manifest.lexical:
+        yield manifest.lexical.objects
+
+
 def snapshot_bytes(manifest: Manifest) -> int:
-    """Return the size of a snapshot's files; one that several shards share counts once."""
-    return sum({file.sha256: file.bytes for shard in manifest.shards for file in shard.objects.values()}.values())
+    return sum(file.bytes for file in stored_objects([manifest]).values())
 
 
 def index_names(data_dir: Path) -> list[str]:

@@ -122,6 +122,7 @@ class _SourceTable(BaseModel):
     headers: Annotated[dict[str, str], AfterValidator(_header_values)] = {}
     basic_auth: Secret = ""
     cookies: Secret = ""
+    synonyms: list[Annotated[list[Annotated[str, Field(pattern=r"\w")]], Field(min_length=2)]] = []
 
     def source(self) -> Source:
         seeds = [self.folder] if self.folder else [_loader_seed(self.name)] if self.loader else self.seeds
@@ -142,6 +143,7 @@ class _SourceTable(BaseModel):
             headers=tuple(self.headers.items()),
             basic_auth=self.basic_auth,
             cookies=self.cookies,
+            synonyms=tuple(map(tuple, self.synonyms)),
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from raydex.checkpoint import PageStore
 from raydex.embed import HashEmbedder
 from raydex.snapshot import current_id, list_snapshots, open_snapshot
-from tests.builder import LISTS, Builder, urls
+from tests.builder import LISTS, urls
 from tests.docsite import DocSite, handbook, handbook_paths, own_words, page, question
 from tests.waiting import eventually
 
@@ -34,11 +34,6 @@ PROSE = prose("sentence")
 def site():
     with DocSite(handbook(pages=PAGES)) as site:
         yield site
-
-
-@pytest.fixture
-def build(tmp_path, capsys):
-    return Builder(tmp_path, capsys)
 
 
 def sources_file(tmp_path: Path, text: str) -> str:

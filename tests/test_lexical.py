@@ -206,7 +206,9 @@ def test_suggestions_begin_with_what_is_typed_and_forgive_a_letter(index):
     assert len(index.suggest("c", 1)) == 1
 
 
-@pytest.mark.parametrize("text", ["", '"', '"?"', "-", "**", "a.*[", '"\x00"', "OR AND (", "path:x^2~"])
+@pytest.mark.parametrize(
+    "text", ["", '"', '"?"', "-", "**", "a.*[", '"\x00"', "OR AND (", "path:x^2~", "what’s", "a\\"]
+)
 def test_no_text_is_an_error(index, text):
     query = parse_query(text)
     index.search(query, 5)

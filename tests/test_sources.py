@@ -60,6 +60,7 @@ def test_every_field_of_a_source_can_be_set_in_the_file_and_addresses_become_can
         headers = { X-Team = "docs", Authorization = "Bearer ${DOCS_TOKEN}" }
         basic_auth = "reader:${DOCS_PASSWORD}"
         cookies = "session=${DOCS_SESSION}"
+        synonyms = [["k8s", "kubernetes"], ["env var", "environment variable"]]
         """,
     )
     assert source == Source(
@@ -76,6 +77,7 @@ def test_every_field_of_a_source_can_be_set_in_the_file_and_addresses_become_can
         headers=(("X-Team", "docs"), ("Authorization", "Bearer ${DOCS_TOKEN}")),
         basic_auth="reader:${DOCS_PASSWORD}",
         cookies="session=${DOCS_SESSION}",
+        synonyms=(("k8s", "kubernetes"), ("env var", "environment variable")),
     )
 
 
@@ -105,6 +107,8 @@ def test_settings_tables_are_left_to_the_programs_and_a_file_may_have_no_source(
         ("[[source]]\nname = 'a'\nseeds = ['http://x.org/b/']\nallow = ['http://x.org/a/']", "is not under `allow`"),
         ("[[source]]\nname = 'a'\nseeds = ['http://x.org/']\n" * 2, "source 'a', name: is used twice"),
         ("[[source]]\nname = 'a'\nseeds = ['http://x.org/']\nfolder = '.'", "folder: a source has only one of"),
+        ("[[source]]\nname = 'a'\nseeds = ['http://x.org/']\nsynonyms = [['alone']]", "source 'a', synonyms.0"),
+        ("[[source]]\nname = 'a'\nseeds = ['http://x.org/']\nsynonyms = [['a', ' ']]", "source 'a', synonyms.0.1"),
         ("[[source]]\nname = 'a'\nfolder = 'absent'", "'a', folder = 'absent': Value error, there is no folder"),
         ("[[source]]\nname = 'a'\nfolder = '.'\ncookies = ''", "source 'a', cookies: has no meaning with folder"),
         ("[[source]]\nname = 'a'\nfolder = '.'\nlink_style = 'x'", "source 'a', link_style = 'x': Input should be"),

@@ -31,6 +31,7 @@ from raydex.snapshot import (
     passed_gate,
     publish,
     snapshot_bytes,
+    stored_objects,
     verify,
 )
 from utils.files import make_folder, sync_directory, write_atomically, write_bytes
@@ -99,8 +100,7 @@ def export_snapshot(index_dir: Path, snapshot_id: str, file: Path) -> Moved:
 
 def _objects(manifest: Manifest) -> list[StoredObject]:
     """Return the files of a snapshot, each once, in the order of their names."""
-    stored = {file.sha256: file for shard in manifest.shards for file in shard.objects.values()}
-    return [stored[name] for name in sorted(stored)]
+    return [file for _, file in sorted(stored_objects([manifest]).items())]
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -38,11 +38,12 @@ from raydex.build.workers import (
     read_task,
     shard_task,
     shuffle_task,
+    words_task,
 )
 from raydex.checkpoint import Ledger
 from raydex.cluster import check_cluster
 from raydex.errors import EmbedError, RaydexError
-from raydex.records import Shard, StoredObject, stable_id
+from raydex.records import Lexical, Manifest, Shard, StoredObject, stable_id
 from utils.files import is_disk_full
 
 Ref: TypeAlias = Any
@@ -178,6 +179,12 @@ class Pipeline:
             self._status.shards_done += 1
         written = tuple(shard for shard in done.values() if shard is not None)
         return written, result_of(close_task.remote(self._shared_context, shuffle, written))
+
+    def index_words(self, shards: Sequence[Shard], parent: Manifest | None) -> Lexical:
+        """Write the one lexical index of all shards, or take over that of the parent."""
+        task = words_task.options(num_cpus=self._reader_slots)
+        lexical: Lexical = result_of(task.remote(self._shared_context, tuple(shards), parent))
+        return lexical
 
     def _shuffle(self, shuffle: Shuffle, unit_ids: Sequence[str]) -> None:
         """Spread the rows of all units over the shards, on disk."""

@@ -210,6 +210,9 @@ class Build:
             vectors = self._context.config.vectors
             kind = index_kind(self._status.chunks, vectors.index_kind, kind_of(parent))
             shards, closing = pipeline.shard(count, kind, units, self._found["duplicates"].digest)
+        self._status.stage = "indexing words"
+        with self._timed("lexical"):
+            lexical = pipeline.index_words(shards, parent)
             manifest = new_manifest(
                 index_dir,
                 shards,
@@ -219,6 +222,7 @@ class Build:
                 sources=tuple(asdict(source) for source in self._context.sources),
                 digest=closing.digest,
                 ann_recall=closing.recall,
+                lexical=lexical,
             )
             write_manifest(index_dir, manifest)
         return manifest

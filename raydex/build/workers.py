@@ -18,16 +18,17 @@ from raydex.build.fetching import UnitFetcher
 from raydex.build.gate.run import run_gate
 from raydex.build.gate.verdict import Verdict
 from raydex.build.items import DuplicatesReceipt, drop_duplicates
+from raydex.build.lexicon import index_words
 from raydex.build.loading import Loaded, load_pages
 from raydex.build.reading import read_unit
 from raydex.build.shuffle import Closing, Shuffle, close_shards, shard_unit, shuffle_units
 from raydex.build.units import BuildContext, CrawlReceipt, EmbedReceipt, Fetched, FetchUnit
-from raydex.checkpoint import VectorStore
+from raydex.checkpoint import VectorStore, full_disk_named
 from raydex.crawl import Credentials, Discovery, Fetcher, RobotsRules, SeedAddresses, discover
 from raydex.embed import Embedder, TextTokenizer, load_embedder, load_tokenizer
 from raydex.errors import EmbedError
 from raydex.evaluate import Golden
-from raydex.records import EmbedderInfo, Shard
+from raydex.records import EmbedderInfo, Lexical, Manifest, Shard
 from raydex.render import Renderer
 
 WORKER_DEATHS = 3
@@ -78,6 +79,12 @@ def shard_task(context: BuildContext, shuffle: Shuffle, number: int) -> Shard:
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
 def close_task(context: BuildContext, shuffle: Shuffle, shards: Sequence[Shard]) -> Closing:
     return close_shards(context, shuffle, shards)
+
+
+@ray.remote(max_retries=WORKER_DEATHS)
+def words_task(context: BuildContext, shards: Sequence[Shard], parent: Manifest | None) -> Lexical:
+    with full_disk_named(context.index_dir):
+        return index_words(shards, context.objects_dir, context.units_dir, parent)
 
 
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)

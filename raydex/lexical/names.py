@@ -3,7 +3,6 @@
 prefix → [Suggestion, …]        word → nearest spellings        forgiving: one letter from four on, two from eight
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,7 +65,7 @@ class Names:
         return self._fuzzy("words", word) if edits else tantivy.Query.term_query(self._schema, "words", word)
 
     def _prefix(self, field: str, text: str) -> tantivy.Query:
-        return tantivy.Query.regex_query(self._schema, field, re.sub(r"([^\w\s])", r"\\\1", text) + ".*")
+        return tantivy.Query.fuzzy_term_query(self._schema, field, text, distance=0, prefix=True)
 
     def _fuzzy(self, field: str, word: str, *, prefix: bool = False) -> tantivy.Query:
         edits = allowed_edits(word)

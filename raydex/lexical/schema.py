@@ -1,7 +1,7 @@
 """The fields of the two tantivy indexes, and how a place is spelled in them.
 
-`text` holds title, headings, symbol and body in one field, with what weighs more repeated: the weights act before BM25
-saturates (as in BM25F), one field has one length, and a union of its words can skip what cannot reach the best.
+`text` holds title, headings, symbol and body in one field: they add up before BM25 saturates (as in BM25F), have one
+length, and a union of the words of one field can skip passages that cannot reach the best.
 """
 
 from collections.abc import Iterator
@@ -35,13 +35,12 @@ def names_schema() -> tantivy.Schema:
 
 def symbol_keys(symbol: str) -> Iterator[str]:
     """Yield what a symbol is found by: `=` itself, `~` itself in lower case, and each of its ends (`path.join`)."""
-    if symbol:
-        yield f"={symbol}"
-        yield f"~{symbol.lower()}"
-        rest = dotted(symbol)
-        while rest:
-            yield rest
-            rest = rest.partition(".")[2]
+    yield f"={symbol}"
+    yield f"~{symbol.lower()}"
+    rest = dotted(symbol)
+    while rest:
+        yield rest
+        rest = rest.partition(".")[2]
 
 
 def dotted(symbol: str) -> str:

@@ -20,8 +20,9 @@ from raydex.lexical.schema import languages_of, names_schema, passages_schema, p
 from raydex.records import Lexical, StoredObject
 from utils.files import write_by_checksum
 
-TITLE_WEIGHT, HEADINGS_WEIGHT, LAST_HEADING_WEIGHT, SYMBOL_WEIGHT = 1, 1, 2, 2
-"""How often the terms of each are counted."""
+TITLE_WEIGHT, HEADING_WEIGHT, SYMBOL_WEIGHT = 2, 2, 2
+"""How often the terms of a passage's title, last heading and symbol are counted: they outweigh its text. More made
+rankings worse (docs/decisions/0015)."""
 
 HEAP_BYTES = 256 * 2**20
 """What tantivy may hold before it begins another segment; 100,000 passages take less."""
@@ -36,7 +37,9 @@ _RANK = 1 << 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """One row as the lexical index sees it. url: of the page. is_first: of its section; there its symbol is defined."""
+    """One row as the lexical index sees it. url: of the page. is_first: of its section; there its symbol is defined,
+    and what else that is called.
+    """
 
     text: str
     title: str
@@ -47,13 +50,13 @@ class Passage:
     language: str = ""
     kind: str = "prose"
     symbol: str = ""
+    aliases: tuple[str, ...] = ()
     is_first: bool = True
 
 
 def write_lexical(passages: Iterable[Passage], objects_dir: Path, scratch: Path | None = None) -> Lexical:
-    """Write the index of all passages of a snapshot. scratch: where tantivy works; by default beside the objects."""
-    objects_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".lexical-", dir=scratch or objects_dir) as work:
+    """Write the index of all passages of a snapshot. scratch: where tantivy works; by default with temporary files."""
+    with tempfile.TemporaryDirectory(prefix="raydex-lexical-", dir=scratch) as work:
         folder = Path(work)
         gathered = _Gathered()
         _write(folder / PASSAGES, passages_schema(), _documents(passages, gathered))
@@ -87,7 +90,8 @@ class _Gathered:
             heading = passage.headings[-1] if passage.headings else ""
             self._name(heading, _HEADING_RANK)
             self._name(passage.title, _TITLE_RANK)
-            self._name(passage.symbol, _SYMBOL_RANK)
+            for name in dict.fromkeys((passage.symbol, *passage.aliases)):
+                self._name(name, _SYMBOL_RANK)
 
     def _name(self, name: str, rank: int) -> None:
         if 1 < len(name) <= MAX_NAME_CHARS:
@@ -111,7 +115,8 @@ def _documents(passages: Iterable[Passage], gathered: _Gathered) -> Iterator[tan
         for line in _lines(passage):
             document.add_text("text", line)
         if passage.is_first:
-            for key in symbol_keys(passage.symbol):
+            names = filter(None, (passage.symbol, *passage.aliases))
+            for key in dict.fromkeys(key for name in names for key in symbol_keys(name)):
                 document.add_text("symbol", key)
         for path in paths_of(passage.url):
             document.add_text("path", path)
@@ -128,10 +133,9 @@ def _lines(passage: Passage) -> Iterator[str]:
     """Yield what is indexed as text, a line for each run of words that phrases are found in."""
     of = analyzer(passage.language)
     headings = [heading for heading in passage.headings if heading != passage.title]
-    weighted = [(passage.title, TITLE_WEIGHT), *((heading, HEADINGS_WEIGHT) for heading in headings[:-1])]
-    weighted += [(heading, LAST_HEADING_WEIGHT) for heading in headings[-1:]]
-    weighted += [(passage.symbol, SYMBOL_WEIGHT), (passage.text, 1)]
-    for text, weight in weighted:
+    texts = [passage.title, *headings, passage.symbol, passage.text]
+    weights = [TITLE_WEIGHT, *[1] * len(headings[:-1]), *[HEADING_WEIGHT] * len(headings[-1:]), SYMBOL_WEIGHT, 1]
+    for text, weight in zip(texts, weights, strict=True):
         for line in filter(None, of.lines(text)):
             yield from [line] * weight
 

@@ -20,7 +20,7 @@ from raydex.records import Found, Hit, Query, Section, SectionKind, StageTimes, 
 from raydex.search.dense import DenseSearcher, merge_hits
 from raydex.search.facts import Facts
 from raydex.search.passages import excerpt, highlights
-from raydex.search.ranking import DEPTH, SYMBOL_BONUS, Candidates, Scored, fuse
+from raydex.search.ranking import DEPTH, SYMBOL_BONUS, Candidates, Scored, confidence, fuse
 from raydex.snapshot import Snapshot
 
 MORE_IN_GROUP = 3
@@ -51,6 +51,7 @@ class _Ranking:
     scored: Scored
     dense: Vectors
     lexical: Vectors
+    confidence: float | None = None
 
 
 class Searcher:
@@ -86,7 +87,9 @@ class Searcher:
             for rank, group in enumerate(groups[query.offset :][: query.k], start=query.offset + 1)
         ]
         heads = ranking.rows[[group.places[0] for group in groups]] if query.facets and groups else NO_ROWS
-        found = Found(hits=tuple(hits), facets=self.facts.counts(heads) if query.facets else {})
+        found = Found(
+            hits=tuple(hits), confidence=ranking.confidence, facets=self.facts.counts(heads) if query.facets else {}
+        )
         times.add("present", clock() - started)
         return found
 
@@ -158,7 +161,8 @@ class Searcher:
         scored = fuse(candidates, parsed.kind, is_api=self._is_api[rows], page_chunks=self.facts.page_chunks[rows])
         order = self.dense.order(scored.total, rows)
         parts = {name: values[order] for name, values in scored.parts.items()}
-        return _Ranking(rows[order], Scored(scored.total[order], parts), cosine[order], bm25[order])
+        whole = Scored(scored.total[order], parts)
+        return _Ranking(rows[order], whole, cosine[order], bm25[order], confidence(candidates))
 
     def _groups(self, ranking: _Ranking, query: Query) -> list[_Group]:
         """Return the groups that stand on the pages up to the one asked for and all after, best first, no group twice.
@@ -237,7 +241,7 @@ def merge_found(parts: Sequence[Found], *, k: int, offset: int) -> Found:
             facets[name] = dict(sorted(merged.items(), key=lambda pair: (-pair[1], pair[0])))
     return Found(
         hits=tuple(merge_hits([part.hits for part in parts], k=k, offset=offset)),
-        confidence=max((part.confidence for part in parts), default=0.0),
+        confidence=max((part.confidence for part in parts if part.confidence is not None), default=None),
         facets=facets,
     )
 

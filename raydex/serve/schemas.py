@@ -27,7 +27,8 @@ Timings = Annotated[
 Values = list[str]
 Span = tuple[int, int]
 Confidence = Annotated[
-    float, Field(description="From 0 to 1: is the answer here at all? See docs/retrieval.md.", examples=[0.93])
+    float | None,
+    Field(description="From 0 to 1: is the answer here at all? Null in modes dense and lexical.", examples=[0.93]),
 ]
 Facets = Annotated[
     dict[str, dict[str, int]],

@@ -12,7 +12,7 @@ from pathlib import Path
 from raydex.errors import SnapshotCorrupt, SnapshotError
 from raydex.records import Manifest
 from raydex.shard import check_object, pages_of
-from raydex.snapshot import Snapshot, open_snapshot, read_manifest
+from raydex.snapshot import Snapshot, open_snapshot, read_manifest, stored_objects
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ class Parent:
         """The manifest, when the files behind it are whole. Those that the child shares have been checked with it."""
         if self.manifest is None:
             return None
-        checked = {file for shard in self._child.shards for file in shard.objects.values()}
-        files = {file for shard in self.manifest.shards for file in shard.objects.values()} - checked
+        checked = stored_objects([self._child])
         try:
-            for file in files:
-                check_object(self._index_dir / "objects" / file.sha256, file)
+            for name, file in stored_objects([self.manifest]).items():
+                if checked.get(name) != file:
+                    check_object(self._index_dir / "objects" / name, file)
         except SnapshotCorrupt as error:
             logger.warning("parent is damaged, only its figures count parent=%s %s", self._child.parent, error)
             return None
