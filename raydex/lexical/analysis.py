@@ -112,15 +112,13 @@ def terms(text: str, language: str = "") -> list[Term]:
 
 
 def spans_of(text: str, wanted: Collection[str], language: str = "") -> Iterator[tuple[int, int]]:
-    """Yield where the wanted terms stand in a text, in its order: what terms() says of them, in a tenth of its time."""
-    marks: dict[str, list[tuple[int, int]]] = {}  # of a word: where the wanted ones lie within it
+    """Yield where the wanted terms stand in a text, in its order: as terms() says, but faster."""
+    of_word, none_of = analyzer(language).word, frozenset(wanted).isdisjoint
     for match in _WORD.finditer(text):
-        found = marks.get(match[0])
-        if found is None:
-            found = marks[match[0]] = sorted(
-                {(term.start, term.end) for term in terms(match[0], language) if term.text in wanted}
-            )
-        for start, end in found:
+        word = of_word(match[0])
+        if none_of(word.parts) and none_of(word.wholes):
+            continue
+        for start, end in sorted({(term.start, term.end) for term in terms(match[0], language) if term.text in wanted}):
             yield match.start() + start, match.start() + end
 
 
