@@ -193,6 +193,8 @@ def from_inventory(pages: Pages, source: Path, rng: random.Random) -> Queries:
     for name, role, uri in read_inventory(source / "objects.inv"):
         if "#" not in uri or role.endswith(("label", "doc", "term", "module", "parameter", "Param", "token")):
             continue
+        if role.startswith("py:") and not uri.endswith(name.lstrip("_")):
+            continue  # a name that the page does not say
         parts = name.split(".")
         is_shortened = role.startswith("py:") and len(parts) > 2 and rng.random() < 0.5
         if role == "std:cmdoption":

@@ -485,6 +485,17 @@ def test_codes_of_errors_are_symbols(html, symbol):
     assert sections(f"<h1>Errors that occur</h1>{html}")[-1].symbol == symbol
 
 
+def test_settings_without_an_address_are_sections_and_parameters_of_a_function_are_not():
+    html = "<h1 id=x>Keys</h1><p>All.<dl><dt>core.editor<dd>Text.<dt>work_mem (integer)<dd>More.</dl>"
+    assert [(s.url.removeprefix(URL), s.symbol, s.kind) for s in sections(html)[1:]] == [
+        ("#x", "core.editor", "api"),
+        ("#x", "work_mem", "api"),
+    ]
+    assert len(sections(html.replace("core.editor", "name"))) == 1
+    html = "<h1>T</h1><dl><dt class=sig id=m.f>f(a_min)<dd>t<dl><dt>a_min<dd>Least.</dl></dl>"
+    assert [s.symbol for s in sections(html)] == ["m.f"]
+
+
 def test_a_list_of_entries_made_of_links_is_no_table_of_contents():
     entry = "<dl><dt class=sig id=c.S.m><a href=#f>f</a> <a href=#c.S>S</a>.<a href=#c.S.m>m</a><dd></dl>"
     assert sections(f"<h1>T</h1><p>Words.</p>{entry}")[-1].url == f"{URL}#c.S.m"

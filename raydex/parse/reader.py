@@ -35,6 +35,7 @@ from raydex.parse.symbols import (
     flags_of,
     is_error_code,
     is_mangled,
+    is_setting,
     is_target_of,
     last_part,
     module_of,
@@ -50,6 +51,7 @@ WRAPPER_LEVELS = 4  # DocBook puts three blocks between a section and its title
 PERMALINK_WINDOW = 6  # children; pdoc puts the permalink after an optional input and the signature
 MAX_SAMPLES, MAX_SAMPLE_CHARS, MIN_SAMPLE_WORDS = 3, 200, 3
 BOX_TITLE_LETTERS = 120
+SETTINGS_SHARE = 0.8  # of the terms of a list of settings
 
 _FENCE = re.compile(r"^`{3,}", re.MULTILINE)
 _TITLE_CLASS = re.compile(r"(?:admonition|custom-block|alert|callout)\w*[-_]?(?:title|heading)", re.IGNORECASE)
@@ -70,6 +72,7 @@ class _Entries:
     """A definition list being read: where its entries begin in the outline, and the state of the current one."""
 
     depth: int
+    lists_settings: bool
     is_symbol: bool = False
     is_defined: bool = False
 
@@ -194,7 +197,7 @@ class Reader:
             return self._begin_symbol(at)
         self._begin(at, name)
         if name == "dl":
-            self._entries.append(_Entries(self._outline.depth))
+            self._entries.append(_Entries(self._outline.depth, self._lists_settings(at)))
             self._closers[tree.partners[at]] = self._end_list
         elif name == "dd" and self._entries:
             self._begin_definition(self._entries[-1])
@@ -203,6 +206,14 @@ class Reader:
         elif ("title" in raw or name == "summary") and self._is_admonition_title(at):
             self._closers[tree.partners[at]] = self._end_admonition_title
         return False
+
+    def _lists_settings(self, at: int) -> bool:
+        """Tell whether the terms of a list are names that no prose has; below a symbol they are its parameters."""
+        if self._outline.symbol:
+            return False
+        tree = self._tree
+        terms = [line_of(tree, child) for child in tree.children(at) if tree.names[child] == "dt"]
+        return bool(terms) and sum(map(is_setting, terms)) >= SETTINGS_SHARE * len(terms)
 
     def _begin_definition(self, entry: _Entries) -> None:
         if entry.is_symbol and not entry.is_defined:
@@ -361,6 +372,7 @@ class Reader:
         if not anchor and "sig" in classes and self._around:  # Sphinx with :noindex: leaves the target before the list
             anchor = target_before(tree, self._around[-1])
         is_known = anchor or flags_of(signature) or is_error_code(signature)
+        is_known = is_known or (entry.lists_settings and is_setting(signature))
         if not entry.is_symbol and (not is_known or "label" in classes):
             return self._block(at)  # label: of a footnote
         if signature:

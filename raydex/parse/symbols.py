@@ -32,6 +32,7 @@ _ERROR_CODE = re.compile(
     r"|ERR_\w+)(?![\w.-])"
 )
 """Of errno, compilers, linters, SQL, Node.js."""
+_SETTING = re.compile(r"[A-Za-z][\w-]+(?:[._][A-Za-z][\w-]*)+(?: \([\w ,]+\))?")
 _COUNTED = re.compile(r"-\d+$")
 _DOMAINS = ("c.", "js.", "rst.", "cpp.", "py.")
 """What Sphinx puts before the names of other languages, so that ids do not collide."""
@@ -134,7 +135,11 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
         code = _ERROR_CODE.match(signature)
         return Symbol(code[1] if code else signature, signature)
     term = signature.partition("(")[0].strip() or signature
-    is_api = bool(_CODE_WORD.fullmatch(term)) or bool(found and signature.startswith(f"{found[0]}("))
+    is_api = (
+        bool(_CODE_WORD.fullmatch(term))
+        or (is_setting(signature) and not anchor)
+        or bool(found and signature.startswith(f"{found[0]}("))
+    )
     return Symbol(term[:MAX_TERM_CHARS], signature, is_api=is_api)
 
 
@@ -183,6 +188,11 @@ def _as_written(word: str) -> str:
 def is_error_code(signature: str) -> bool:
     """Tell whether a term begins with a code of an error (`EACCES`, `E501 line too long`, `SQLSTATE 42P01`)."""
     return _ERROR_CODE.match(signature) is not None
+
+
+def is_setting(signature: str) -> bool:
+    """Tell whether a term is a name that no prose has: `core.editor`, `work_mem (integer)`."""
+    return _SETTING.fullmatch(signature) is not None
 
 
 def of_block(anchor: str, page: str) -> Symbol:
