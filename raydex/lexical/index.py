@@ -18,7 +18,7 @@ import tantivy
 
 from raydex.errors import SnapshotCorrupt
 from raydex.lexical.analysis import Word, analyzer, words_of
-from raydex.lexical.names import Names, Suggestion
+from raydex.lexical.names import Names, Suggestion, allowed_edits
 from raydex.lexical.schema import dotted, path_key
 from raydex.lexical.writing import NAMES, PASSAGES
 from raydex.query import Filters, ParsedQuery
@@ -154,7 +154,8 @@ class LexicalIndex:
         for variant in variants:
             for part in variant.parts:
                 if not known or (len(variant.parts) > 1 and not self._frequency(part)):
-                    near = self._names.nearest(part)
+                    edits = allowed_edits(word if len(variant.parts) == 1 else part)
+                    near = self._names.nearest(part, edits)
                     yield from (QueryTerm(word, term, CORRECTED_WEIGHT, "corrected") for term in near)
 
     def _alternatives(self, words: Iterable[str]) -> Iterator[QueryTerm]:
