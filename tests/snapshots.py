@@ -26,7 +26,7 @@ def make_snapshot(
     shards: int = 2,
     now: datetime | None = None,
     published: bool = True,
-    words: bool = False,
+    words: bool = True,
 ) -> Manifest:
     """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot.
 

@@ -21,6 +21,7 @@ STAGES = {
     "vectors": (Pipeline, "embed_all"),
     "duplicates": (Pipeline, "drop_duplicates"),
     "shards": (Pipeline, "shard"),
+    "words": (Pipeline, "index_words"),
     "manifest": (program, "write_manifest"),
     "publication": (program, "publish"),
 }

@@ -33,7 +33,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "build": WORDS
     | STAGES - {"answer", "client"}
     | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
-    "serve": WORDS | {"cluster", "embed", "lexical", "snapshot", "storage", "search", "query", "answer", "observe", "evaluate"},
+    "serve": WORDS
+    | {"cluster", "embed", "lexical", "snapshot", "storage", "search", "query", "answer", "observe", "evaluate"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},

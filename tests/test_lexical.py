@@ -142,6 +142,26 @@ def test_a_word_that_no_passage_has_is_corrected_and_scores_lower(index):
     assert index.expand(parse_query("kuberntes"))[0].origin == "corrected"
 
 
+def test_longer_words_may_have_two_wrong_letters(index):
+    assert rows(index, "cantaner") == [CLUSTER]
+    assert rows(index, "clostar") == []
+
+
+def test_a_correction_keeps_the_first_letter_where_it_can(tmp_path):
+    passages = [replace(PASSAGES[THREAD], text=word) for word in ("hunter", "bunker")]
+    found = open_lexical(write_lexical(passages, tmp_path), tmp_path)
+    assert rows(found, "bunter") == [1]
+    assert rows(found, "zunker") == [1]
+
+
+def test_words_of_asking_count_in_no_question_and_in_other_queries(tmp_path):
+    passages = [replace(PASSAGES[THREAD], title="", headings=(), text=text) for text in ("how do i", "join a path")]
+    found = open_lexical(write_lexical(passages, tmp_path), tmp_path)
+    assert rows(found, "How do I join?") == [1]
+    assert rows(found, "how") == [0]
+    assert rows(found, "How do I?") == [0]
+
+
 def test_synonyms_are_searched_too(index):
     assert rows(index, "k8s") == [CLUSTER]
     assert JOIN in rows(index, "environment variable")
@@ -187,6 +207,15 @@ def test_a_symbol_is_found_by_its_name_and_by_its_ends(index):
     assert defined(index, "oin") == []
     assert index.is_name("os.path.join")
     assert not index.is_name("join")
+
+
+def test_a_symbol_is_found_and_suggested_by_its_other_names(tmp_path):
+    flag = replace(PASSAGES[THREAD], symbol="--help", aliases=("-h", "tar -h"))
+    found = open_lexical(write_lexical([flag], tmp_path), tmp_path)
+    for name in ("--help", "-h", "tar -h"):
+        assert defined(found, name) == [0]
+        assert found.is_name(name)
+    assert found.suggest("tar", 5)[0].text == "tar -h"
 
 
 def test_exact_symbols_come_before_other_cases_and_ends(tmp_path):

@@ -9,11 +9,16 @@ import pytest
 from raydex.build.exchange import export_snapshot, import_snapshot
 from raydex.build.garbage import collect
 from raydex.build.lexicon import index_words
+from raydex.chunk import cut
+from raydex.config import ChunkConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt
+from raydex.lexical import open_lexical
 from raydex.query import parse_query
-from raydex.records import Filters
+from raydex.records import Filters, PageInfo, Section, stable_id
+from raydex.shard import open_shard, write_shard
 from raydex.snapshot import open_snapshot, read_manifest, snapshot_bytes, stored_objects, verify, write_manifest
+from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
 from tests.builder import Builder
 from tests.docsite import DocSite, handbook
 from tests.snapshots import make_snapshot
@@ -53,6 +58,31 @@ def test_rows_are_those_of_the_shards_one_after_the_other(index_dir):
     for word in WORDS:
         assert found(snapshot, word) == [f"All about the {word} and its food."]
         assert found(snapshot, "food", paths=(f"/{word}.html",)) == [f"All about the {word} and its food."]
+
+
+def test_symbol_is_defined_where_its_section_begins(tmp_path):
+    url = "https://docs.example/make.html"
+    section = Section(
+        section_id=f"{url}#thing.make",
+        page_id=stable_id(url),
+        url=f"{url}#thing.make",
+        title="Things",
+        headings=("Things", "thing.make"),
+        text=" ".join(f"Sentence number {number} about making things." for number in range(40)),
+        position=0,
+        kind="api",
+        symbol="thing.make",
+    )
+    embedder = HashEmbedder()
+    chunks = cut(section, embedder.tokenizer, ChunkConfig(max_tokens=32, overlap_tokens=0))
+    vectors = embedder.embed_passages([chunk.embedder_input for chunk in chunks])
+    info = PageInfo(page_id=section.page_id, url=url, source="things", title="Things")
+    tables = chunks_to_table(chunks), vectors, sections_to_table([section]), pages_to_table([info])
+    shard = write_shard("00000", *tables, tmp_path / "objects")
+    lexical = index_words([shard], tmp_path / "objects", tmp_path)
+    (row,) = open_lexical(lexical, tmp_path / "objects").definitions("thing.make")[0]
+    assert len(chunks) > 5
+    assert open_shard(shard, tmp_path / "objects").chunk(int(row)).char_start == 0
 
 
 def test_index_of_the_same_texts_is_taken_over_from_the_parent_and_any_other_is_made_anew(index_dir, tmp_path):

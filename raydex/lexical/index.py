@@ -20,8 +20,8 @@ import tantivy
 
 from raydex.errors import SnapshotCorrupt
 from raydex.lexical.analysis import Word, analyzer, words_of
-from raydex.lexical.names import Names, Suggestion
-from raydex.lexical.schema import path_key
+from raydex.lexical.names import Names, Suggestion, allowed_edits
+from raydex.lexical.schema import dotted, path_key
 from raydex.lexical.writing import NAMES, PASSAGES
 from raydex.query import ParsedQuery
 from raydex.records import Filters, Lexical, Vectors
@@ -37,7 +37,7 @@ _ASKING = (
 )
 ASKING = frozenset(_ASKING.split())
 """Words by which people ask; in a question they are left out when others are there. Documents hold the answers, and few
-of these words: they are rare enough to weigh (nDCG@10 0.442 without them, 0.426 with them; docs/decisions/0015)."""
+of these words: they are rare enough to weigh (nDCG@10 0.439 without them, 0.423 with them; docs/decisions/0015)."""
 
 CORRECTED_WEIGHT, SYNONYM_WEIGHT = 0.5, 0.8
 
@@ -132,11 +132,8 @@ class LexicalIndex:
     def definitions(self, name: str) -> tuple[Rows, Rows, Rows]:
         """Return the rows that define a symbol: spelled exactly so, in any case, and by its end (`join`)."""
         name = name.removesuffix("()").strip()
-        end = name.lower().replace("::", ".").replace("->", ".").replace("#", ".").lstrip(".")
-        exact, folded, ending = (
-            np.sort(self._rows(self._keyword("symbol", key), len(self))[1])
-            for key in (f"={name}", f"~{name.lower()}", end)
-        )
+        keys = (f"={name}", f"~{name.lower()}", dotted(name))
+        exact, folded, ending = (np.sort(self._rows(self._keyword("symbol", key), len(self))[1]) for key in keys)
         return exact, folded, ending
 
     def ideal(self, query: ParsedQuery) -> float:
@@ -180,7 +177,8 @@ class LexicalIndex:
         for variant in variants:
             for part in variant.parts:
                 if not known or (len(variant.parts) > 1 and not self._frequency(part)):
-                    near = self._names.nearest(part)
+                    edits = allowed_edits(word if len(variant.parts) == 1 else part)
+                    near = self._names.nearest(part, edits)
                     yield from (QueryTerm(word, term, CORRECTED_WEIGHT, "corrected") for term in near)
 
     def _alternatives(self, words: Iterable[str]) -> Iterator[QueryTerm]:

@@ -80,11 +80,14 @@ class Names:
         hits = self._searcher.search(query, limit, count=False, order_by_field="weight").hits
         return [str(self._searcher.doc(address).get_first(field)) for _, address in hits]
 
-    def nearest(self, word: str) -> list[str]:
-        """Return up to two terms of the index that are spelled most like a word, nearest and most frequent first."""
-        for edits in range(1, allowed_edits(word) + 1):
-            query = tantivy.Query.fuzzy_term_query(self._schema, "spelling", word, distance=edits)
+    def nearest(self, term: str, edits: int) -> list[str]:
+        """Return up to two terms of the index that are spelled most like a term, nearest and most frequent first.
+
+        edits: how many letters may differ at most; those of the whole word count, of which the term may be the stem.
+        """
+        for distance in range(1, edits + 1):
+            query = tantivy.Query.fuzzy_term_query(self._schema, "spelling", term, distance=distance)
             if found := self._best(query, "spelling", _CANDIDATES):
-                same_start = [term for term in found if term[0] == word[0]]  # the first letter is seldom wrong
+                same_start = [other for other in found if other[0] == term[0]]  # the first letter is seldom wrong
                 return (same_start or found)[:_NEAREST]
         return []

@@ -5,11 +5,14 @@
 Passages come as a stream; what grows with them is on disk, but for the names to suggest (below 100 bytes each).
 """
 
+import errno
 import json
+import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +24,7 @@ from raydex.records import Lexical, StoredObject
 from utils.files import write_by_checksum
 
 TITLE_WEIGHT, HEADING_WEIGHT, SYMBOL_WEIGHT = 2, 2, 2
-"""How often the terms of a passage's title, last heading and symbol are counted: they outweigh its text. More made
-rankings worse (docs/decisions/0015)."""
+"""How often the terms of a passage's title, last heading and symbol are counted, so that they outweigh its text."""
 
 HEAP_BYTES = 256 * 2**20
 """What tantivy may hold before it begins another segment; 100,000 passages take less."""
@@ -101,11 +103,24 @@ class _Gathered:
 def _write(folder: Path, schema: tantivy.Schema, documents: Iterable[tantivy.Document]) -> None:
     """One thread: several would each write documents of their own segments, in no order."""
     folder.mkdir()
-    writer = tantivy.Index(schema, str(folder)).writer(HEAP_BYTES, num_threads=1)
-    for document in documents:
-        writer.add_document(document)
-    writer.commit()
-    writer.wait_merging_threads()
+    with _system_errors():
+        writer = tantivy.Index(schema, str(folder)).writer(HEAP_BYTES, num_threads=1)
+        for document in documents:
+            writer.add_document(document)
+        writer.commit()
+        writer.wait_merging_threads()
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise as OSError what tantivy says of a full disk, in words."""
+    try:
+        yield
+    except ValueError as error:
+        for code in (errno.ENOSPC, errno.EDQUOT):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code)) from error
+        raise
 
 
 def _documents(passages: Iterable[Passage], gathered: _Gathered) -> Iterator[tantivy.Document]:
