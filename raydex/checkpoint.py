@@ -89,8 +89,8 @@ class PageStore:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None  # load() says why, when somebody wants the body
 
-    def save(self, page: Page, build_id: str, *, stale_builds: int = 0) -> None:
-        self._write(page, build_id, stale_builds, zstandard.compress(page.body))
+    def save(self, page: Page, build_id: str) -> None:
+        self._write(page, build_id, 0, zstandard.compress(page.body))
 
     def confirm(self, page: Page, build_id: str, *, stale_builds: int = 0) -> None:
         """Keep the stored body under a new head (page.body is not looked at)."""

@@ -99,6 +99,12 @@ class DocSite:
     def redirect(self, path: str, target: str) -> None:
         self.put(path, b"", status=301, headers={"Location": target})
 
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace a text of a page, which must be there."""
+        html = self._routes[_name(path)].body.decode()
+        assert old in html
+        self.put(path, html.replace(old, new))
+
     def remove(self, path: str) -> None:
         del self._routes[_name(path)]
 

@@ -205,9 +205,7 @@ def test_rebuild_without_a_change_asks_conditionally_embeds_nothing_and_has_the_
 def test_edited_page_costs_its_own_chunks_and_one_shard(build, site):
     build(site.url, "--shards", "4")
     before = {shard.objects["index"].sha256 for shard in open_snapshot(build.index_dir).manifest.shards}
-    path = handbook_paths(24)[5]
-    route = site.route(path)
-    site.put(path, route.body.decode().replace("before you start", "long before you start"))
+    site.edit(handbook_paths(24)[5], "before you start", "long before you start")
     _, line = build(site.url, "--shards", "4")
     after = {shard.objects["index"].sha256 for shard in open_snapshot(build.index_dir).manifest.shards}
     assert line["embedded_chunks"] == 1

@@ -78,11 +78,8 @@ def test_deleted_page_leaves_at_once_and_the_report_says_what_is_new_changed_and
     build(site.url)
     gone, changed = handbook_paths(PAGES)[-1], handbook_paths(PAGES)[3]
     site.remove(gone)
-    site.put(changed, site.route(changed).body.decode().replace("before you start", "long before you start"))
-    site.put(
-        "guide/index.html",
-        site.route("guide/index.html").body.decode().replace("</ul>", "<li><a href='new.html'>n</a></ul>"),
-    )
+    site.edit(changed, "before you start", "long before you start")
+    site.edit("guide/index.html", "</ul>", "<li><a href='new.html'>n</a></ul>")
     site.put("guide/new.html", page("New", f"A new page. {PROSE}"))
     _, line = build(site.url)
     assert (line["new_pages"], line["changed_pages"], line["deleted_pages"]) == (1, 2, 1)
@@ -185,7 +182,7 @@ def test_plan_says_what_a_build_would_do_and_changes_nothing_that_is_served(buil
     _, built = build(site.url)
     assert (built["resumed"], built["embedded_chunks"]) == (False, plan["plan"]["chunks_to_embed"])
     path = handbook_paths(PAGES)[3]
-    site.put(path, site.route(path).body.decode().replace("before you start", "long before you start"))
+    site.edit(path, "before you start", "long before you start")
     _, again = build(site.url, "--plan")
     assert (again["changed_pages"], again["plan"]["chunks_to_embed"]) == (1, 1)
     assert again["not_modified_pages"] == PAGES - 1
@@ -194,7 +191,7 @@ def test_plan_says_what_a_build_would_do_and_changes_nothing_that_is_served(buil
 def test_forgotten_pages_are_gone_from_the_index_and_from_every_store(build, site):
     build(site.url)
     secret = handbook_paths(PAGES)[5]
-    site.put(secret, site.route(secret).body.decode().replace("Install the", "Password hunter2. Install the"))
+    site.edit(secret, "Install the", "Password hunter2. Install the")
     _, line = build(site.url)
     code, _ = build("--forget", site.url + secret)
     assert code == 0

@@ -9,12 +9,9 @@ from raydex.config import CrawlConfig
 from raydex.crawl import Frontier, RobotsRules, Visit
 from raydex.errors import FetchError
 from raydex.records import Source
+from tests.fetching import source_at
 
 NO_RULES = RobotsRules("", "RaydexBot")
-
-
-def source_at(url: str, **fields: Any) -> Source:
-    return Source(name="docs", seeds=(url,), **fields)
 
 
 def frontier_of(

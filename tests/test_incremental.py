@@ -44,13 +44,6 @@ def objects(build: Builder, role: str) -> Counter[str]:
     return Counter(shard.objects[role].sha256 for shard in open_snapshot(build.index_dir).manifest.shards)
 
 
-def edit(site: DocSite, number: int, words: str) -> None:
-    path = handbook_paths(PAGES)[number]
-    route = site.route(path)
-    assert route
-    site.put(path, route.body.decode().replace("before you start", f"{words} before you start"))
-
-
 def test_rebuild_without_a_change_embeds_nothing_shares_every_shard_and_says_what_it_saved(first, site):
     before = objects(first, "index")
     _, line = first(site.url, *SHARDS)
@@ -65,7 +58,7 @@ def test_rebuild_without_a_change_embeds_nothing_shares_every_shard_and_says_wha
 
 def test_edit_of_one_page_in_a_hundred_embeds_no_more_than_its_chunks_as_the_plan_said(first, site):
     for number in range(EDITED):
-        edit(site, 11 + 50 * number, "some days")
+        site.edit(handbook_paths(PAGES)[11 + 50 * number], "before you start", "some days before you start")
     _, planned = first(site.url, *SHARDS, "--plan")
     before = objects(first, "index")
     _, line = first(site.url, *SHARDS)

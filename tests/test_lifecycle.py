@@ -23,8 +23,7 @@ def site():
 def edit(site, number, words):
     """Add words to a page of the handbook; return its URL."""
     path = handbook_paths(PAGES)[number]
-    body = site.route(path).body.decode()
-    site.put(path, body.replace("Install the", f"{words} Install the"))
+    site.edit(path, "Install the", f"{words} Install the")
     return site.url + path
 
 

@@ -24,7 +24,7 @@ from raydex.serve.engine import Engine
 from raydex.snapshot import list_snapshots
 from raydex.storage.lease import FILE as LEASE
 from raydex.storage.remote import NEW, Remote
-from tests.docsite import DocSite, handbook, handbook_paths, question
+from tests.docsite import DocSite, handbook, question
 from tests.machines import TEXTS, Machine, first_hit, published, sent
 from tests.processes import free_port
 from tests.snapshots import make_snapshot
@@ -40,12 +40,6 @@ pytestmark = pytest.mark.timeout(300)
 def site():
     with DocSite(handbook(pages=PAGES)) as site:
         yield site
-
-
-def edit(site, number, words):
-    path = handbook_paths(PAGES)[number]
-    body = site.route(path).body.decode()
-    site.put(path, body.replace("Install the", f"{words} Install the"))
 
 
 @pytest.mark.cluster

@@ -22,7 +22,7 @@ from raydex.sources import public_url
 class UnitFetcher:
     """Fetches the visits of a unit at once, as fast as the fetcher's pace for their host allows."""
 
-    def __init__(self, context: BuildContext, fetcher: Fetcher, renderer: Renderer | None = None) -> None:
+    def __init__(self, context: BuildContext, fetcher: Fetcher, renderer: Renderer | None) -> None:
         self._context, self._fetcher, self._renderer = context, fetcher, renderer
         self._store = PageStore(context.pages_dir)
 

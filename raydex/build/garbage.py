@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from raydex.build.changes import report_of, tells_speed
 from raydex.build.embedding import keys_of, vector_key
@@ -31,6 +30,7 @@ from raydex.journal import published_ids
 from raydex.records import Manifest, stable_id
 from raydex.shard import pages_of
 from raydex.snapshot import current_id, list_snapshots, publishing, read_manifest, snapshot_ids, stored_objects
+from raydex.tables import read_columns
 from utils.files import sync_directory
 
 IMPORTS = ".import-"
@@ -246,10 +246,13 @@ def _keys_in_use(index_dir: Path, manifests: Sequence[Manifest], builds: Iterabl
 
 
 def _pages_with_gaps(build_dir: Path) -> Iterator[str]:
-    """Yield the ids of the pages that are left out, or of which a section is (its id is the URL of the page#anchor)."""
-    path = build_dir / Dropped.FILE
-    for row_id in pq.read_table(path, columns=["id"])["id"].to_pylist() if path.exists() else ():
-        yield stable_id(row_id.partition("#")[0]) if ":" in row_id else row_id
+    """Yield the ids of the pages that are left out, or of which a section is (its id is the URL of the page#anchor).
+
+    None when nobody can tell: what they hold may be embedded once more.
+    """
+    with suppress(SnapshotCorrupt):
+        for row_id in read_columns(build_dir / Dropped.FILE, ["id"])["id"].to_pylist():
+            yield stable_id(row_id.partition("#")[0]) if ":" in row_id else row_id
 
 
 class _Heads:

@@ -133,8 +133,8 @@ class Build:
         access: Access,
         *,
         resumed: bool,
-        golden: Golden | None = None,
-        publish_anyway: str = "",
+        golden: Golden | None,
+        publish_anyway: str,
     ) -> None:
         self._context, self._ledger, self._access, self._resumed = context, ledger, access, resumed
         self._golden, self._publish_anyway = golden, publish_anyway

@@ -73,7 +73,7 @@ def processor_precision() -> str:
 class CompiledEmbedder:
     """A model with one transformer and plain pooling. Calls from several threads wait for each other."""
 
-    def __init__(self, info: EmbedderInfo, *, threads: int = 0, batch_tokens: int) -> None:
+    def __init__(self, info: EmbedderInfo, *, threads: int, batch_tokens: int) -> None:
         folder = resolve_model(info.name)
         encoder = required_encoder(info.name, folder)
         self.info, self.batch_tokens = info, batch_tokens

@@ -17,7 +17,7 @@ MOST_TEXTS = 1024  # of one call: encode() itself cuts no batch smaller than wha
 class SentenceTransformerEmbedder:
     """A sentence-transformers model, on the GPU if there is one, else on the processor."""
 
-    def __init__(self, info: EmbedderInfo, *, threads: int = 0, batch_tokens: int) -> None:
+    def __init__(self, info: EmbedderInfo, *, threads: int, batch_tokens: int) -> None:
         folder = resolve_model(info.name)
         self.info, self.batch_tokens = info, batch_tokens
         self.tokenizer = SubwordTokenizer(folder)

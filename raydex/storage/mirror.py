@@ -99,16 +99,13 @@ class Storage:
                 (folder / name).unlink(missing_ok=True)
         return folder
 
-    def pull_live(self, index: str, *, checked: bool = False) -> Path:
-        """Mirror what a service needs: the live snapshot. What has been fetched before is not fetched again.
-
-        checked: the checksums of files that are there are compared, and what is damaged is fetched anew.
-        """
+    def pull_live(self, index: str) -> Path:
+        """Mirror what a service needs: the live snapshot. What has been fetched before is not fetched again."""
         folder = self.pull(index)
         live = current_id(folder)
         if not live:
             raise SnapshotNotFound(f"{self.uri}/{index}")
-        self.pull_objects(index, [live], checked=checked)
+        self.pull_objects(index, [live])
         return folder
 
     def pull_objects(
