@@ -88,7 +88,7 @@ def assert_failure(response: Any, status: int, kind: str, *, field: str | None =
 
 def test_search_answers_with_ranked_passages_that_name_their_source(client, data_dir):
     answer = client.get("/search", params={"query": READING, "k": 2, "index": "docs"}).json()
-    assert set(answer) == {"status", "message", "snapshot", "results", "timings_s"}
+    assert set(answer) == {"status", "message", "snapshot", "confidence", "results", "facets", "timings_s"}
     assert (answer["status"], answer["message"]) == ("ok", "")
     assert answer["snapshot"] == {"docs": current_id(data_dir / "docs")}
     first, second = answer["results"]
@@ -96,13 +96,15 @@ def test_search_answers_with_ranked_passages_that_name_their_source(client, data
     assert first["content"] == TEXTS[f"{PAGE}#reading"]
     assert (first["title"], first["headings"], first["index"]) == ("io.html", ["io.html", "reading"], "docs")
     assert (first["rank"], second["rank"]) == (1, 2)
-    assert 1 >= first["score"] >= second["score"] >= -1
+    assert first["score"] >= second["score"]
+    assert 1 >= first["scores"]["dense"] > 0 < first["scores"]["lexical"]
+    assert 0 <= answer["confidence"] <= 1
     assert first["chunk_id"]
 
 
 def test_search_reports_the_seconds_of_every_stage(client):
     seconds = client.get("/search", params={"query": READING}).json()["timings_s"]
-    assert set(seconds) == {"embed", "scan", "merge", "total"}
+    assert set(seconds) == {"embed", "filter", "lexical", "scan", "merge", "fuse", "present", "total"}
     assert all(value >= 0 for value in seconds.values())
     assert seconds["total"] >= seconds["scan"]
 
@@ -454,13 +456,16 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/search",
+        "/suggest",
         "/indexes",
         "/sections/{section_id}",
         "/healthz",
         "/readyz",
     }
     search = document["paths"]["/search"]["get"]
-    assert {parameter["name"] for parameter in search["parameters"]} == {"query", "k", "offset", "index"}
+    filters = {"source", "version", "language", "kind", "path"}
+    options = {"k", "offset", "index", "mode", "group_by", "facets", "explain"}
+    assert {parameter["name"] for parameter in search["parameters"]} == {"query"} | options | filters
     assert all(parameter["description"] for parameter in search["parameters"])
     assert set(search["responses"]) == {"200", "404", "422", "503"}
     failure = search["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
