@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raydex.errors import SnapshotCorrupt
-from raydex.lexical import Passage, open_lexical, terms, write_lexical
+from raydex.lexical import Passage, open_lexical, terms, write_lexical, writing
 from raydex.query import parse_query
 from raydex.records import Filters
 
@@ -116,6 +116,27 @@ def test_scores_fall_and_equal_ones_are_ordered_by_row(tmp_path):
     assert order.dtype == np.int64
     assert (np.diff(scores) <= 0).all()
     assert len(found.search(parse_query("path"), 3)[1]) == 3
+
+
+def test_rows_and_scores_do_not_depend_on_the_engines_segments(tmp_path, monkeypatch):
+    passages = [
+        replace(PASSAGES[THREAD], text=" ".join(f"w{row}x{word}" for word in range(60)) + " every" * (row % 7 + 1))
+        for row in range(4000)
+    ]
+    one = write_lexical(passages, tmp_path)
+    monkeypatch.setattr(writing, "HEAP_BYTES", 15_000_000)  # the least that tantivy takes
+    several = write_lexical(passages, tmp_path)
+    assert [
+        sum(name.startswith("passages/") and name.endswith(".idx") for name in of.objects) > 1 for of in (one, several)
+    ] == [
+        False,
+        True,
+    ]
+    for text in ("w3999x7", "w0x0", "every"):
+        scores, rows_of_one = open_lexical(one, tmp_path).search(parse_query(text), 10)
+        other_scores, other_rows = open_lexical(several, tmp_path).search(parse_query(text), 10)
+        assert rows_of_one.tolist() == other_rows.tolist()
+        assert scores == pytest.approx(other_scores)
 
 
 def test_a_phrase_must_be_there_word_after_word(index):

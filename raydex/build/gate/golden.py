@@ -10,11 +10,12 @@ from raydex.build.gate.parent import Parent
 from raydex.build.gate.verdict import Failure, WorseQuery
 from raydex.embed import Embedder
 from raydex.evaluate import Figures, Golden, Judged, evaluate, figures
-from raydex.search import DenseSearcher
+from raydex.records import Query
+from raydex.search import Searcher
 from raydex.snapshot import Snapshot
 
-CHUNKS_PER_SECTION = 8
-"""Hits asked for per section wanted: several chunks of a section, and several sections of a page, count once."""
+SECTIONS_PER_PAGE = 8
+"""Hits asked for per one that counts: several sections of a page count once where the page is judged."""
 
 
 def golden_queries(
@@ -38,8 +39,11 @@ def golden_queries(
 
 def judge(golden: Golden, snapshot: Snapshot, embedder: Embedder, k: int) -> dict[str, Judged]:
     vectors = embedder.embed_queries(list(golden.queries.values()))
-    hits = DenseSearcher("gate", snapshot).search(vectors, k=CHUNKS_PER_SECTION * k)
-    run = {query: [hit.chunk.url for hit in of] for query, of in zip(golden.queries, hits, strict=True)}
+    searcher = Searcher("gate", snapshot)
+    run = {}
+    for (query, text), vector in zip(golden.queries.items(), vectors, strict=True):
+        found = searcher.find(Query(text=text, k=SECTIONS_PER_PAGE * k), vector)
+        run[query] = [hit.chunk.url for hit in found.hits]
     return evaluate(golden, run, k=k)
 
 
