@@ -77,19 +77,15 @@ class DenseSearcher:
             scores[places] = self.snapshot.shards[number].vectors[local] @ vector
         return np.clip(scores, -1.0, 1.0)
 
-    def vectors(self, rows: Rows) -> Vectors:
-        vectors = np.empty((len(rows), self.snapshot.manifest.embedder.dim), np.float32)
-        for number, local, places in self._by_shard(rows):
-            vectors[places] = self.snapshot.shards[number].vectors[local]
-        return vectors
-
     def chunk(self, row: int) -> Chunk:
         shard, local = self.place(row)
         return shard.chunk(local)
 
-    def text(self, row: int) -> str:
+    def heading_and_text(self, row: int) -> tuple[str, str]:
+        """Return the last heading of a chunk ("" without one) and its text."""
         shard, local = self.place(row)
-        return str(shard.chunks["text"][local].as_py())
+        headings = shard.chunks["headings"][local].as_py()
+        return headings[-1] if headings else "", shard.chunks["text"][local].as_py()
 
     def place(self, row: int) -> tuple[OpenShard, int]:
         """Return the shard of a row, and its row in there."""

@@ -26,8 +26,13 @@ from raydex.snapshot import Snapshot
 MORE_IN_GROUP = 3
 """Hits of the same group that are nested in its best one."""
 
-SAME_COSINE = 0.985
-"""Two passages whose vectors are as near as this say the same: copies in two versions of a page are 0.99 and more."""
+SAME_WORDS = 0.9
+"""Two passages under the same last heading say the same when so many of their words are common to both (Jaccard).
+
+Vectors do not tell: `bytes.lower` and `bytearray.lower` are nearer to each other than one page is to its older version.
+"""
+
+_WORD = re.compile(r"\w+")
 
 MOST_WORDS_OF_A_NAME = 3
 """`git commit --amend` may be a name; a longer text is not looked up as one."""
@@ -178,23 +183,22 @@ class Searcher:
         return self._without_copies(list(groups.values()), ranking, query.offset + query.k)
 
     def _without_copies(self, groups: list[_Group], ranking: _Ranking, wanted: int) -> list[_Group]:
-        """Move groups whose best passage says what a better one says to that one's copies."""
-        vectors = self.dense.vectors(ranking.rows[[group.places[0] for group in groups[: 2 * wanted]]])
-        kept: list[int] = []
-        for number, group in enumerate(groups[: len(vectors)]):
+        """Move groups whose best passage says under the same heading what a better one says to that one's copies."""
+        kept: list[_Group] = []
+        said: dict[str, list[tuple[_Group, set[str]]]] = {}
+        for number, group in enumerate(groups):
             if len(kept) == wanted:
-                return [groups[place] for place in kept] + groups[number:]
-            same = np.flatnonzero(vectors[kept] @ vectors[number] >= SAME_COSINE)
-            if same.size and self._is_copy(groups[kept[same[0]]], group, ranking):
-                groups[kept[same[0]]].copies.append(group.places[0])
+                return kept + groups[number:]
+            heading, text = self.dense.heading_and_text(int(ranking.rows[group.places[0]]))
+            words = set(_WORD.findall(text.lower()))
+            alike = said.setdefault(heading.lower(), [])
+            first = next((better for better, its_words in alike if _overlap(words, its_words) >= SAME_WORDS), None)
+            if first is not None:
+                first.copies.append(group.places[0])
             else:
-                kept.append(number)
-        return [groups[place] for place in kept] + groups[len(vectors) :]
-
-    def _is_copy(self, first: _Group, second: _Group, ranking: _Ranking) -> bool:
-        """Texts differ little more than vectors say: compare what the passages say without their headings."""
-        one, other = (self.dense.text(int(ranking.rows[group.places[0]])) for group in (first, second))
-        return one == other or _words(one) == _words(other)
+                kept.append(group)
+                alike.append((group, words))
+        return kept
 
     def _hit(self, ranking: _Ranking, group: _Group, query: Query, parsed: ParsedQuery, rank: int) -> Hit:
         first, *others = (
@@ -269,5 +273,5 @@ def _nan_like(scores: Vectors) -> Vectors:
     return np.full(len(scores), np.nan, np.float32)
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+def _overlap(one: set[str], other: set[str]) -> float:
+    return len(one & other) / max(1, len(one | other))
