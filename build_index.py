@@ -188,7 +188,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if not config.index:
         config = config.model_copy(update={"index": index_name(sources)})
     index_dir = config.folder / config.index
-    if options.every:
+    if options.every is not None:
         return keep_building(arguments, index_dir, every=options.every, jitter=options.jitter)
     from raydex.build.program import run_build  # Ray takes a third of a second to import; looking after needs none
 

@@ -34,7 +34,7 @@ SAMPLE_QUESTIONS = (
 SUBJECTS = ("a file", "a list", "a date", "a thread", "a socket", "a module", "a class", "a string", "a test", "a loop")
 VERBS = ("open", "create", "copy", "compare", "sort", "close", "print", "parse", "convert", "delete")
 EXCERPT_CHARS = 240
-SHOWN_K, EVALUATED_K, LEAST_EVALUATED_K = 5, 20, 10
+SHOWN_K, EVALUATED_K, LEAST_EVALUATED_K = 5, 50, 10
 """Hits asked for: of a question, of each judged query, and the least that figures at 10 can be made of."""
 LOADING, EVALUATING = 8, 4
 """Requests at a time: to load a service, and to evaluate it beside its other users."""
@@ -251,7 +251,7 @@ def _evaluate(client: RaydexClient, options: argparse.Namespace) -> int:
         asked = ask_all(client, golden.queries, options.concurrency, k=options.k, index=options.index)
     if options.run:
         write_run(options.run, asked.run, "raydex")
-    for note in _notes(golden, asked):
+    for note in _notes(golden, asked, other):
         print(_plain(note), file=sys.stderr)
     if len(asked.failed) == len(golden.queries):
         return FAILED
@@ -259,7 +259,7 @@ def _evaluate(client: RaydexClient, options: argparse.Namespace) -> int:
         "queries": len(golden.queries),
         "answered": len(golden.queries) - len(asked.failed),
         "failed": asked.failed,
-        "k": options.k,
+        **({} if options.stored else {"k": options.k}),
         "snapshot": asked.snapshots,
     }
     print(json.dumps({**document, **_judged(golden, asked, other)}))
@@ -287,12 +287,14 @@ def _answered(
     return {query: values for query, values in metrics_of(golden, run).items() if query not in failed}
 
 
-def _notes(golden: Golden, asked: Asked) -> Iterator[str]:
+def _notes(golden: Golden, asked: Asked, other: Mapping[str, Sequence[str]] | None) -> Iterator[str]:
     """Yield what the figures do not show, a line each."""
     for query, problem in asked.failed.items():
         yield f"query {query} failed, it is in no figure: {problem}"
     if empty := sum(not asked.run.get(query) for query in golden.queries) - len(asked.failed):
         yield f"{empty} queries without a result count as wrong"
+    if other is not None and (lacking := sum(query not in other for query in golden.queries)):
+        yield f"{lacking} queries that the other run lacks count as wrong there"
     for index, snapshots in asked.snapshots.items():
         if len(snapshots) > 1:
             yield f"index {index}: {' and '.join(snapshots)} answered; the figures are of a mixture"
@@ -338,7 +340,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("question", nargs="?", default="", help="what to search for")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the service [default: %(default)s]")
-    parser.add_argument("-k", type=_at_least_one, help="hits to ask for [default: 5, with --evaluate 20]")
+    parser.add_argument("-k", type=_at_least_one, help="hits to ask for [default: 5, with --evaluate 50]")
     parser.add_argument("--index", action="append", default=[], help="index to search; repeat it for several")
     parser.add_argument("--json", action="store_true", help="print the response as it came, or the figures of --load")
     parser.add_argument("--load", type=_at_least_one, metavar="N", help="measure N requests instead")

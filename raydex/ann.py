@@ -7,8 +7,7 @@ candidates anew with the whole vectors, which lie beside it on disk: fewer rows 
 """
 
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +42,8 @@ SAME_SCORE = 1e-6
 """Rounding of a score: matrix products sum in another order than FAISS's kernel."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """refine: candidates per wanted row, least first; the first factor that reaches the wanted recall is kept."""
-
-    name: str
-    refine: tuple[int, ...]
-
-
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("flat", ()),
-        Kind("fp16", (2, 4, 8)),
-        Kind("rabitq", (10, 20, 40, 80)),
-    )
-}
+REFINE: dict[str, tuple[int, ...]] = {"flat": (), "fp16": (2, 4, 8), "rabitq": (10, 20, 40, 80)}
+"""kind → candidates per wanted row, least first; the first factor that reaches the wanted recall is kept."""
 
 # A score must not depend on which rows and queries share a call, or the ranking would depend on the number of shards.
 # BLAS sums in another order for other shapes (differences to 2e-7), FAISS's own kernel does not: 1, 2, 7 or 64 queries
@@ -153,18 +138,14 @@ def best_rows(vectors: Vectors, queries: Vectors, k: int = RECALL_AT) -> tuple[V
     """Return scores and rows of the k best rows for each query, exactly but for the last bits, block by block."""
     k = min(k, len(vectors))
     scores, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
-    for first, block in _numbered_blocks(vectors):
+    for first in range(0, len(vectors), BLOCK_ROWS):
+        block = vectors[first : first + BLOCK_ROWS]
         here = queries @ block.T
         scores = np.hstack([scores, here])
         rows = np.hstack([rows, np.broadcast_to(np.arange(first, first + len(block)), here.shape)])
         kept = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         scores, rows = np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
     return scores, rows
-
-
-def _numbered_blocks(vectors: Vectors) -> Iterator[tuple[int, Vectors]]:
-    for first in range(0, len(vectors), BLOCK_ROWS):
-        yield first, vectors[first : first + BLOCK_ROWS]
 
 
 def as_queries(vectors: Vectors) -> Vectors:
@@ -193,7 +174,7 @@ def recall_by_refine(index: SearchIndex, kind: str, queries: Vectors, exact: Vec
     exact: the scores of the best rows, of best_rows(). A row that scores as high as the last of them is one of them.
     """
     k = exact.shape[1]
-    factors = KINDS[kind].refine
+    factors = REFINE[kind]
     if not k or not len(queries):
         return dict.fromkeys(factors, 1.0)
     count = min(index.rows, k * max(factors))

@@ -192,11 +192,7 @@ class VectorStore:
     def _run_of(self, name: str) -> "_Run | None":
         self._known.add(name)
         path = self._folder / name
-        try:
-            keys = _key_bytes(pq.read_table(path, columns=["key"]))
-        except pa.ArrowException as error:
-            logger.warning("stored vectors unreadable, to be made again path=%s reason=%s", path, error)
-            return None
+        keys = _keys_in(path)
         if not keys:
             return None
         self._files.append(path)
@@ -220,7 +216,9 @@ class VectorStore:
                 rows_by_file[int(file)].append(int(row))
         asked, found = set(keys), dict[bytes, npt.NDArray[np.float32]]()
         for file, rows in rows_by_file.items():
-            table = pq.read_table(self._files[file]).take(pa.array(rows))
+            if (whole := _read_stored(self._files[file])) is None:
+                continue
+            table = whole.take(pa.array(rows))
             vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self._dim)
             # two keys may share a head (8 of 32 bytes): only the whole key counts
             found.update((key, vectors[i]) for i, key in enumerate(_key_bytes(table)) if key in asked)
@@ -240,23 +238,26 @@ class VectorStore:
         """Keep what is wanted, rewriting the files that hold anything else; no other process may use the store.
 
         One file of at most 256 rows is in memory at a time. written_before: Unix time; younger files stay as they are.
+        One that is damaged goes: nobody can tell whose vectors it holds.
         """
         vectors = freed = 0
         for path in sorted(self._folder.glob("*.parquet")):
             before = path.stat()
             if before.st_mtime >= written_before:
                 continue
-            kept = wanted(_key_bytes(pq.read_table(path, columns=["key"])))
-            if all(kept):
+            kept = wanted(_keys_in(path))
+            if kept and all(kept):
                 continue
-            vectors += len(kept) - sum(kept)
-            freed += before.st_size * (len(kept) - sum(kept)) // len(kept)  # of a file rewritten: its share
+            gone = len(kept) - sum(kept)
+            vectors += gone
+            freed += before.st_size * gone // len(kept) if any(kept) else before.st_size
             if dry_run:
                 continue
-            if any(kept):
-                write_parquet(path, pq.read_table(path).filter(pa.array(kept)))
-            else:
+            whole = _read_stored(path) if any(kept) else None
+            if whole is None:
                 path.unlink()
+            else:
+                write_parquet(path, whole.filter(pa.array(kept)))
         return RemovedVectors(vectors, freed)
 
     def add(self, keys: Sequence[bytes], vectors: Vectors) -> None:
@@ -289,6 +290,20 @@ def _merged(runs: Sequence[_Run]) -> _Run:
     heads, places = np.concatenate([run.heads for run in runs]), np.concatenate([run.places for run in runs])
     order = np.argsort(heads, kind="stable")  # of runs that are sorted: a merge
     return _Run(heads[order], places[order])
+
+
+def _read_stored(path: Path, columns: list[str] | None = None) -> pa.Table | None:
+    """Return what a file of vectors holds; None when it is damaged: they are made again."""
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
+        logger.warning("stored vectors unreadable, to be made again path=%s reason=%s", path, error)
+        return None
+
+
+def _keys_in(path: Path) -> list[bytes]:
+    table = _read_stored(path, ["key"])
+    return _key_bytes(table) if table is not None else []
 
 
 def _key_bytes(table: pa.Table) -> list[bytes]:

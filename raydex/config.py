@@ -179,7 +179,7 @@ class GateConfig(Settings):
     )
     golden_queries: str = Field(
         "",
-        description="File of golden queries, `id<TAB>text` a line; in the file of settings, relative to that file.",
+        description="Golden queries: `id<TAB>text` a line, or .jsonl with answers. In a settings file, relative to it.",
     )
     golden_qrels: str = Field(
         "",

@@ -26,27 +26,6 @@ _ID_BYTES, _MERGED_BYTES = 16, 4 * 2**20
 _IS_ID = re.compile(r"[0-9a-f]{32}").fullmatch
 
 
-def content_digest(pairs: Iterable[tuple[str, str]], embedder_fingerprint: str, chunking: Mapping[str, int]) -> str:
-    """Return what "the same snapshot" means: sha256 over model, chunking and each (chunk_id, sha256 of its text).
-
-    pairs come sorted (heapq.merge over shards), so that a stream will do; ValueError when they do not. Equal
-    neighbours count once.
-    """
-    digest = _new_digest(embedder_fingerprint, chunking)
-    last = ("", "")
-    for pair in pairs:
-        if pair < last:
-            raise ValueError(f"chunk {pair[0]} comes after {last[0]}: a content digest needs sorted pairs")
-        if pair > last:
-            digest.update(f"{pair[0]} {pair[1]}\n".encode())
-        last = pair
-    return digest.hexdigest()
-
-
-def _new_digest(embedder_fingerprint: str, chunking: Mapping[str, int]) -> "hashlib._Hash":
-    return hashlib.sha256(f"{embedder_fingerprint}\n{json.dumps(dict(chunking), sort_keys=True)}\n".encode())
-
-
 def digest_of_shards(
     shards: Iterable[Shard], objects_dir: Path, embedder_fingerprint: str, chunking: Mapping[str, int]
 ) -> str:
@@ -84,8 +63,8 @@ def has_records(path: Path, shard: Shard) -> bool:
 
 
 def digest_of_records(paths: Sequence[Path], embedder_fingerprint: str, chunking: Mapping[str, int]) -> str:
-    """Return the content digest that content_digest() gives for the pairs in these files, each of them ordered."""
-    digest = _new_digest(embedder_fingerprint, chunking)
+    """Return the content digest of the chunks in these files, each of them ordered; docs/format.md has its form."""
+    digest = hashlib.sha256(f"{embedder_fingerprint}\n{json.dumps(dict(chunking), sort_keys=True)}\n".encode())
     for records in _merged_records(paths):
         hexes = np.frombuffer(records.tobytes().hex().encode(), np.uint8).reshape(len(records), 2 * DIGEST_RECORD)
         lines = np.full((len(records), 2 * DIGEST_RECORD + 2), ord(" "), np.uint8)

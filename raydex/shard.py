@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydex.ann import (
-    KINDS,
+    REFINE,
     Rows,
     SearchIndex,
     best_rows,
@@ -39,20 +39,19 @@ from raydex.tables import (
     SECTION_SCHEMA,
     in_blocks,
     pages_to_table,
+    read_columns,
     read_table,
     sorted_once,
+    stream_rows,
     vectors_of_column,
     vectors_to_column,
-    with_tuples,
 )
 from utils.files import HashedFile, sha256_of, write_by_checksum
 
 EXACT_KIND = "flat"
-KNOWN_KINDS = tuple(KINDS)
+KNOWN_KINDS = tuple(REFINE)
 
 LEAST_RECALL = 0.99
-
-DIGEST_ROWS = 256
 
 ROLES = ("index", "chunks", "sections")
 """What every shard has; one of format 2 has `pages` too."""
@@ -105,9 +104,7 @@ def write_shard(
     return write_rows(shard_id, rows, objects_dir, kind=kind, least_recall=least_recall)
 
 
-def write_rows(
-    shard_id: str, rows: ShardRows, objects_dir: Path, *, kind: str = EXACT_KIND, least_recall: float = LEAST_RECALL
-) -> Shard:
+def write_rows(shard_id: str, rows: ShardRows, objects_dir: Path, *, kind: str, least_recall: float) -> Shard:
     """Write one shard's objects from blocks, of which one is in memory at a time, and return what refers to them.
 
     An index that does not find least_recall of the best rows is given more candidates; if none are enough, it is
@@ -276,29 +273,19 @@ class OpenShard:
 
 
 def text_digests(shard: Shard, objects_dir: Path) -> Iterator[tuple[str, str]]:
-    """Yield (chunk_id, sha256 of the text) of each row, in order: what a content digest is made of.
-
-    A few rows are in memory at a time, whatever the size of the shard.
-    """
-    chunks = pq.ParquetFile(objects_dir / shard.objects["chunks"].sha256)
-    for batch in chunks.iter_batches(DIGEST_ROWS, columns=["chunk_id", "text"]):
-        for chunk_id, text in zip(*batch.to_pydict().values(), strict=True):
-            yield chunk_id, hashlib.sha256(text.encode()).hexdigest()
+    """Yield (chunk_id, sha256 of the text) of each row, in order: what a content digest is made of."""
+    for chunk_id, text in stream_rows(objects_dir / shard.objects["chunks"].sha256, ("chunk_id", "text")):
+        yield chunk_id, hashlib.sha256(text.encode()).hexdigest()
 
 
 def section_texts(shard: Shard, objects_dir: Path) -> Iterator[tuple[str, str]]:
-    """Yield (page_id, text) of each section, in the order of section_id: those of a page follow each other.
-
-    A few rows are in memory at a time, whatever the size of the shard.
-    """
-    sections = pq.ParquetFile(objects_dir / shard.objects["sections"].sha256)
-    for batch in sections.iter_batches(DIGEST_ROWS, columns=["page_id", "text"]):
-        yield from zip(*batch.to_pydict().values(), strict=True)
+    """Yield (page_id, text) of each section, in the order of section_id: those of a page follow each other."""
+    yield from stream_rows(objects_dir / shard.objects["sections"].sha256, ("page_id", "text"))
 
 
 def page_counts(shard: Shard, objects_dir: Path) -> dict[str, int]:
     """Return page_id → number of its chunks."""
-    counted = pq.read_table(objects_dir / shard.objects["chunks"].sha256, columns=["page_id"])["page_id"].value_counts()
+    counted = read_columns(objects_dir / shard.objects["chunks"].sha256, ["page_id"])["page_id"].value_counts()
     return {row["values"]: row["counts"] for row in counted.to_pylist()}
 
 
@@ -309,10 +296,13 @@ def read_rows(shard: Shard, objects_dir: Path) -> tuple[pa.Table, Vectors, pa.Ta
 
 
 def pages_of(shard: Shard, objects_dir: Path, columns: Sequence[str] = tuple(PAGE_SCHEMA.names)) -> pa.Table:
-    """Return these columns of what is known of the pages; a shard of format 1 knows their ids, URLs and titles."""
+    """Return these columns of what is known of the pages; a shard of format 1 knows their ids, URLs and titles.
+
+    Raises SnapshotCorrupt.
+    """
     if "pages" in shard.objects:
-        return pq.read_table(objects_dir / shard.objects["pages"].sha256, columns=list(columns))
-    sections = pq.read_table(objects_dir / shard.objects["sections"].sha256, columns=["page_id", "url", "title"])
+        return read_columns(objects_dir / shard.objects["pages"].sha256, columns)
+    sections = read_columns(objects_dir / shard.objects["sections"].sha256, ("page_id", "url", "title"))
     rows = {row["page_id"]: row for row in sections.to_pylist()}
     infos = [PageInfo(**{**row, "url": row["url"].partition("#")[0], "source": ""}) for row in rows.values()]
     return pages_to_table(infos).select(list(columns))
@@ -324,7 +314,8 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 
 def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
-    return with_tuples({name: column[row].as_py() for name, column in columns.items()})
+    values = {name: column[row].as_py() for name, column in columns.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def open_shard(shard: Shard, objects_dir: Path, *, verify: bool = True) -> OpenShard:

@@ -243,12 +243,12 @@ def check_quickly(index_dir: Path, snapshot_id: str, *, sizes: Mapping[str, int]
     manifest = read_manifest(index_dir, snapshot_id)
     for problem in _inconsistencies(index_dir, manifest):
         raise problem
-    for file in stored_objects([manifest]).values():
+    for name, file in stored_objects([manifest]).items():
         if sizes is None:
-            check_object(index_dir / "objects" / file.sha256, file, verify=False)
-        elif (found := sizes.get(file.sha256)) != file.bytes:
+            check_object(index_dir / "objects" / name, file, verify=False)
+        elif (found := sizes.get(name)) != file.bytes:
             finding = "no file" if found is None else f"{found} bytes"
-            raise SnapshotCorrupt(f"objects/{file.sha256}", f"{file.bytes} bytes", finding)
+            raise SnapshotCorrupt(f"objects/{name}", f"{file.bytes} bytes", finding)
     return manifest
 
 
@@ -264,9 +264,9 @@ def verify(index_dir: Path, snapshot_id: str) -> list[str]:
 
 
 def _damaged_objects(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotError]:
-    for file in stored_objects([manifest]).values():
+    for name, file in stored_objects([manifest]).items():
         try:
-            check_object(index_dir / "objects" / file.sha256, file)
+            check_object(index_dir / "objects" / name, file)
         except SnapshotCorrupt as error:
             yield error
 
@@ -362,16 +362,17 @@ def _named(model: EmbedderInfo) -> str:
 
 
 def stored_objects(manifests: Iterable[Manifest]) -> dict[str, StoredObject]:
-    """Return sha256 → file, of all that these snapshots are made of beside their manifests."""
-    found: dict[str, StoredObject] = {}
-    for manifest in manifests:
-        parts = [*(shard.objects for shard in manifest.shards), manifest.lexical.objects if manifest.lexical else {}]
-        found.update((file.sha256, file) for part in parts for file in part.values())
-    return found
+    """Return the files of snapshots by name; one that several shards share is there once."""
+    return {file.sha256: file for manifest in manifests for part in _parts(manifest) for file in part.values()}
+
+
+def _parts(manifest: Manifest) -> Iterator[Mapping[str, StoredObject]]:
+    yield from (shard.objects for shard in manifest.shards)
+    if manifest.lexical:
+        yield manifest.lexical.objects
 
 
 def snapshot_bytes(manifest: Manifest) -> int:
-    """Return the size of a snapshot's files; one that several shards share counts once."""
     return sum(file.bytes for file in stored_objects([manifest]).values())
 
 

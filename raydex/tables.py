@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from raydex.records import Chunk, PageInfo, Section, Vectors
 
 BLOCK_ROWS = 16_384
 """Rows of a block, of which one is in memory at a time, and of a row group in a Parquet file."""
+ROWS_AT_A_TIME = 256
+"""Of a table that is read as a stream: those of a few pages."""
 
 CHUNK_SCHEMA = pa.schema(
     [
@@ -72,16 +75,8 @@ def chunks_to_table(chunks: Sequence[Chunk]) -> pa.Table:
     return _to_table(chunks, CHUNK_SCHEMA)
 
 
-def chunks_from_table(table: pa.Table) -> list[Chunk]:
-    return [Chunk(**with_tuples(row)) for row in table.to_pylist()]
-
-
 def sections_to_table(sections: Sequence[Section]) -> pa.Table:
     return _to_table(sections, SECTION_SCHEMA)
-
-
-def sections_from_table(table: pa.Table) -> list[Section]:
-    return [Section(**with_tuples(row)) for row in table.to_pylist()]
 
 
 def pages_to_table(pages: Sequence[PageInfo]) -> pa.Table:
@@ -93,16 +88,10 @@ def _to_table(records: Sequence[Chunk] | Sequence[Section] | Sequence[PageInfo],
     return pa.Table.from_pydict(columns, schema=schema)
 
 
-def with_tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
-
-
 def read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:
     """Return a table of so many rows. Raises SnapshotCorrupt when the file is damaged or has other columns or rows."""
-    try:
+    with _damage_named(path):
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
-        raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error
     for name, value in _ADDED.items():
         if name in schema.names and name not in table.column_names:
             table = table.append_column(name, pa.array([value] * table.num_rows, schema.field(name).type))
@@ -111,6 +100,29 @@ def read_table(path: Path, schema: pa.Schema, rows: int) -> pa.Table:
     if table.num_rows != rows:
         raise SnapshotCorrupt(str(path), f"{rows} rows", f"{table.num_rows} rows")
     return table
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Raises SnapshotCorrupt when the file is missing or damaged."""
+    with _damage_named(path):
+        return pq.read_table(path, columns=list(columns))
+
+
+def stream_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a table, a few in memory at a time; raises SnapshotCorrupt as read_columns does."""
+    with _damage_named(path):
+        for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_A_TIME, columns=list(columns)):
+            yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SnapshotCorrupt(str(path), "a Parquet file", "no file") from error
+    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
+        raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error
 
 
 def vectors_to_column(vectors: Vectors) -> pa.Array:

@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -75,6 +76,19 @@ def site() -> Iterator[DocSite]:
     """A site of one page; a module that needs another has a fixture of its own."""
     with DocSite({"index.html": page("Home", "The first page.")}) as site:
         yield site
+
+
+@pytest.fixture
+def index_dir(tmp_path: Path) -> Path:
+    return tmp_path / "docs"
+
+
+@pytest.fixture
+def build(tmp_path: Path, capsys: pytest.CaptureFixture[str], cluster: Any) -> Any:
+    """build_index.py on the session's cluster, into a folder of the test."""
+    from tests.builder import Builder  # it imports ray
+
+    return Builder(tmp_path, capsys)
 
 
 @pytest.fixture

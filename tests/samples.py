@@ -1,5 +1,7 @@
 """Small made-up chunks, vectors and snapshots for the tests of the stores."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +10,7 @@ import numpy as np
 
 from raydex.digest import digest_of_shards
 from raydex.embed import HashEmbedder
-from raydex.records import Chunk, EmbedderInfo, Manifest, PageInfo, Section, Vectors, stable_id
+from raydex.records import Chunk, EmbedderInfo, Lexical, Manifest, PageInfo, Section, Shard, Vectors, stable_id
 from raydex.shard import write_shard
 from raydex.snapshot import FORMAT_VERSION, new_snapshot_id, write_manifest
 from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
@@ -58,6 +60,12 @@ def normalised(rows: object) -> Vectors:
     return vectors
 
 
+def content_digest(pairs: Sequence[tuple[str, str]], fingerprint: str, chunking: dict[str, int]) -> str:
+    """The digest of ordered (chunk_id, sha256 of the text), word by word as docs/format.md has it."""
+    lines = [fingerprint, json.dumps(chunking, sort_keys=True), *(" ".join(pair) for pair in pairs)]
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
 def write_snapshot(
     index_dir: Path,
     chunks: Sequence[Chunk],
@@ -85,8 +93,27 @@ def write_snapshot(
         )
         for number, part in enumerate(parts)
     )
-    embedder = embedder or HashEmbedder(vectors.shape[1]).info
-    digest = digest_of_shards(written, objects_dir, embedder.fingerprint, CHUNKING)
+    return write_manifest_of(
+        index_dir,
+        written,
+        embedder or HashEmbedder(vectors.shape[1]).info,
+        parent=parent,
+        now=now,
+        gate={"checksums": "passed"} if gate is None else gate,
+    )
+
+
+def write_manifest_of(
+    index_dir: Path,
+    shards: tuple[Shard, ...],
+    embedder: EmbedderInfo,
+    *,
+    now: datetime,
+    gate: dict[str, str],
+    parent: str = "",
+    lexical: Lexical | None = None,
+) -> Manifest:
+    digest = digest_of_shards(shards, index_dir / "objects", embedder.fingerprint, CHUNKING)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         snapshot_id=new_snapshot_id(index_dir, now, digest),
@@ -97,9 +124,10 @@ def write_snapshot(
         chunking=CHUNKING,
         metric="cosine",
         sources=({"name": "sample", "seeds": ["https://docs.example.org/"]},),
-        shards=written,
-        counts={"chunks": sum(shard.chunk_count for shard in written)},
-        gate={"checksums": "passed"} if gate is None else gate,
+        shards=shards,
+        counts={"chunks": sum(shard.chunk_count for shard in shards)},
+        gate=gate,
+        lexical=lexical,
         code_version="test",
     )
     write_manifest(index_dir, manifest)

@@ -3,7 +3,6 @@
 make_snapshot(tmp_path / "docs", {"https://docs.example.org/io.html#files": "Open a file."}, HashEmbedder()) → Manifest
 """
 
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,15 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from raydex.build.lexicon import index_words
-from raydex.digest import content_digest
 from raydex.embed import Embedder
 from raydex.records import Chunk, Manifest, Section, Shard, stable_id
 from raydex.shard import write_shard
-from raydex.snapshot import FORMAT_VERSION, new_snapshot_id, publish, write_manifest
+from raydex.snapshot import publish
 from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
-from tests.samples import page_of
-
-CHUNKING = {"max_tokens": 256, "overlap_tokens": 0}
+from tests.samples import page_of, write_manifest_of
 
 
 def make_snapshot(
@@ -38,30 +34,12 @@ def make_snapshot(
     """
     pairs = [_section_and_chunk(url, text, embedder) for url, text in texts.items()]
     parts = [[pair for pair in pairs if int(pair[0].page_id[:8], 16) % shards == part] for part in range(shards)]
-    now = now or datetime.now(UTC)
-    digest = content_digest(
-        sorted((chunk.chunk_id, hashlib.sha256(chunk.text.encode()).hexdigest()) for _, chunk in pairs),
-        embedder.info.fingerprint,
-        CHUNKING,
-    )
     written = tuple(_shard(index_dir, f"{number:05d}", part, embedder) for number, part in enumerate(parts))
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        snapshot_id=new_snapshot_id(index_dir, now, digest),
-        parent="",
-        content_digest=digest,
-        created_at=now.isoformat(),
-        embedder=embedder.info,
-        chunking=CHUNKING,
-        metric="cosine",
-        sources=({"name": index_dir.name},),
-        shards=written,
-        lexical=index_words(written, index_dir / "objects", index_dir / "work") if words else None,
-        counts={"chunks": len(pairs)},
-        gate={"checksums": "passed: all files"},
-        code_version="test",
+    gate = {"checksums": "passed: all files"}
+    lexical = index_words(written, index_dir / "objects", index_dir / "work") if words else None
+    manifest = write_manifest_of(
+        index_dir, written, embedder.info, now=now or datetime.now(UTC), gate=gate, lexical=lexical
     )
-    write_manifest(index_dir, manifest)
     if published:
         publish(index_dir, manifest.snapshot_id)
     return manifest

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from raydex.ann import KINDS, as_queries, best_rows, open_index, recall_by_refine, write_coarse, write_flat
+from raydex.ann import REFINE, as_queries, best_rows, open_index, recall_by_refine, write_coarse, write_flat
 from raydex.errors import SnapshotCorrupt
 from raydex.search import Searcher
 from raydex.shard import open_shard, read_rows, write_shard
@@ -17,7 +17,7 @@ from tests.samples import normalised, page_of, sample_chunk, section_of, write_s
 from utils.files import write_by_checksum
 
 DIM = 64
-COARSE = [name for name, kind in KINDS.items() if kind.refine]
+COARSE = [kind for kind, factors in REFINE.items() if factors]
 
 
 def clustered(count, seed=1):
@@ -107,7 +107,7 @@ def test_measured_recall_is_the_share_of_the_best_rows_among_the_candidates(tmp_
     queries = as_queries(clustered(20, seed=5))
     scores, _ = best_rows(index.vectors, queries)
     by_hand = []
-    for factor in KINDS["rabitq"].refine:
+    for factor in REFINE["rabitq"]:
         rows = index.candidates(queries, 10 * factor)
         best = np.argsort(-(queries @ index.vectors.T), axis=1)[:, :10]
         by_hand.append(np.mean([len({*mine} & {*true}) / 10 for mine, true in zip(rows, best, strict=True)]))

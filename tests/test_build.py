@@ -11,7 +11,7 @@ import ray
 import build_index
 from raydex.build import program
 from raydex.snapshot import current_id, list_snapshots, open_snapshot, read_manifest
-from tests.builder import LISTS, Builder, urls
+from tests.builder import LISTS, urls
 from tests.docsite import DocSite, handbook, handbook_paths, question
 from tests.processes import scrape
 from tests.waiting import eventually
@@ -24,11 +24,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixt
 def site():
     with DocSite(handbook(pages=24)) as site:
         yield site
-
-
-@pytest.fixture
-def build(tmp_path, capsys):
-    return Builder(tmp_path, capsys)
 
 
 def test_site_is_crawled_published_and_found_by_what_its_pages_say(build, site):
@@ -124,6 +119,17 @@ def test_damaged_live_manifest_does_not_stand_in_the_way_of_a_rebuild(build, sit
     code, second = build(site.url)
     assert (code, second["content_digest"]) == (0, first["content_digest"])
     assert read_manifest(build.index_dir, second["snapshot_id"]).parent == ""
+
+
+@pytest.mark.parametrize("role", ["index", "chunks", "sections", "pages"])
+def test_damaged_file_of_the_live_snapshot_does_not_stand_in_the_way_of_a_rebuild(build, site, role):
+    _, first = build(site.url)
+    live = read_manifest(build.index_dir, first["snapshot_id"])
+    path = build.index_dir / "objects" / live.shards[0].objects[role].sha256
+    path.write_bytes(b"PAR1")
+    code, second = build(site.url, "--keep-snapshots", "1")
+    assert (code, second["content_digest"]) == (0, first["content_digest"])
+    assert build("--verify")[0] == 0
 
 
 def test_resumed_build_takes_what_a_failed_page_says_once_it_answers(build, site, monkeypatch):

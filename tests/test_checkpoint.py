@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -175,6 +176,24 @@ def test_damaged_vectors_are_left_out_and_the_others_found(tmp_path):
     store.add(good, unit_vectors(3, seed=1))
     store.refresh()
     assert set(store.find([*good, *bad])) == set(good)
+    assert store.remove({good[0]}) == 1
+    assert not path.exists()  # nobody can tell whether it holds what is to be forgotten
+
+
+def test_damaged_rows_behind_whole_keys_are_as_good_as_none(tmp_path):
+    store = VectorStore(tmp_path, 8)
+    keys = keys_of(3, first=1)
+    store.add(keys, unit_vectors(3, seed=1))
+    store.refresh()
+    (path,) = tmp_path.glob("*.parquet")
+    column = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    data = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    data[start : start + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    assert store.find(keys) == {}
+    assert VectorStore(tmp_path, 8).remove({keys[0]}) == 1
+    assert not path.exists()
 
 
 def test_vector_that_is_no_number_is_never_stored(tmp_path):

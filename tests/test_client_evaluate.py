@@ -59,6 +59,7 @@ def test_evaluation_prints_the_table_and_ends_with_one_json_object(evaluate):
     assert list(document["snapshot"]) == ["docs"]
     assert document["figures"]["question"]["section-hit@1"]["mean"] == 1
     assert document["figures"]["keywords"]["section-hit@1"]["mean"] == 0
+    assert document["figures"]["keywords"]["section-hit@5"]["mean"] == 1  # more hits were asked for than the first
     assert document["figures"]["all"]["section-hit@1"]["mean"] == pytest.approx(2 / 3, abs=1e-5)
 
 
@@ -88,7 +89,7 @@ def test_stored_run_has_the_figures_of_the_answers_it_was_written_from(evaluate,
 def test_comparison_with_another_run_names_the_queries_won_and_lost(evaluate, tmp_path):
     other = tmp_path / "other.run"
     other.write_text(f"read Q0 {BASE}dates.html#parse 1 0.9 t\nwrong Q0 {BASE}dates.html#parse 1 0.9 t\n")
-    code, shown, _ = evaluate("--compare", str(other))
+    code, shown, talk = evaluate("--compare", str(other))
     comparison = document_of(shown)["comparison"]
     assert code == 0
     assert [query["id"] for query in comparison["won"]] == ["read", "parse"]
@@ -96,6 +97,7 @@ def test_comparison_with_another_run_names_the_queries_won_and_lost(evaluate, tm
     assert set(comparison["differences"]["all"]["page-nDCG@10"]) == {"mean", "low", "high", "p", "count"}
     assert "2 queries won, 1 lost, 0 alike" in shown
     assert "read a file line by line" in shown
+    assert "1 queries that the other run lacks" in talk
 
 
 def test_queries_and_qrels_of_the_gate_are_taken_as_well(url, tmp_path, capsys):

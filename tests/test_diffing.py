@@ -21,11 +21,6 @@ PAGES = {
 }
 
 
-@pytest.fixture
-def index_dir(tmp_path):
-    return tmp_path / "docs"
-
-
 def with_bodies(index_dir, manifest, bodies):
     """Give the pages of a snapshot these bodies: URL → checksum."""
     shards = []

@@ -93,6 +93,16 @@ def test_embedding_and_build_numbers_of_the_readme_are_those_that_the_benches_wr
         assert words in readme, f"README.md should say {words!r} (bench/results/)"
 
 
+def test_numbers_of_the_evaluation_page_are_those_that_the_bench_wrote():
+    sets = json.loads((ROOT / "bench" / "results" / "retrieval.json").read_text())["sets"]
+    pinned = tomllib.loads((ROOT / "bench" / "expected.toml").read_text())
+    page = (ROOT / "docs" / "evaluate.md").read_text()
+    for name, found in sets.items():
+        means = [f"{found['figures']['all'][metric]['mean']:.3f}" for metric in pinned[name]["means"]]
+        row = f"| {name} ({found['queries']} queries, {found['chunks']:,} chunks) | {' | '.join(means)} |"
+        assert row in page, f"docs/evaluate.md should say {row!r} (bench/results/retrieval.json)"
+
+
 def test_numbers_of_the_operations_page_are_those_that_the_bench_wrote():
     scale = json.loads((ROOT / "bench" / "results" / "scale.json").read_text())
     largest, smaller = scale["sizes"]["2000000"], scale["sizes"]["50000"]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pydantic import TypeAdapter
 
+from raydex.build import garbage
 from raydex.build.embedding import vector_key
 from raydex.build.garbage import choose, collect, collect_after_build
 from raydex.build.items import DROPPED_SCHEMA
@@ -25,11 +26,6 @@ from raydex.snapshot import current_id, list_snapshots, open_snapshot, publish, 
 from tests.samples import NOON, normalised, sample_chunk, write_snapshot
 
 FIRST_TEXTS = [f"text {number}" for number in range(9)]
-
-
-@pytest.fixture
-def index_dir(tmp_path):
-    return tmp_path / "docs"
 
 
 @pytest.fixture
@@ -249,6 +245,23 @@ def test_unreadable_snapshot_keeps_what_it_may_need_until_it_is_old(index_dir):
     assert not freed.left_alone
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_file_of_a_kept_snapshot_keeps_page_copies_and_vectors_and_is_named(index_dir, damage):
+    ids = [make(index_dir, hour) for hour in range(5)]
+    age(index_dir)
+    kept, going = (
+        {shard.objects["chunks"].sha256 for shard in read_manifest(index_dir, name).shards} for name in (ids[4], ids[0])
+    )
+    path = index_dir / "objects" / min(kept - going)
+    path.unlink() if damage == "missing" else path.write_bytes(b"PAR1")
+    age(index_dir)
+    vectors = stored_vectors(index_dir)
+    freed = collect(index_dir, 1, grace_s=0)
+    assert path.name in freed.left_alone
+    assert stored_vectors(index_dir) == vectors
+    assert freed.objects > 0
+
+
 def test_index_whose_live_manifest_cannot_be_read_is_left_as_it_is(index_dir):
     for hour in range(4):
         make(index_dir, hour)
@@ -390,6 +403,23 @@ def test_left_overs_of_dead_processes_go(index_dir):
     assert not [name for name in names if (index_dir / name).exists()]
     assert not (index_dir / ".import-x4").exists()
     assert verify(index_dir, current_id(index_dir)) == []
+
+
+def test_file_that_a_roll_back_renames_meanwhile_ends_no_collection(index_dir, monkeypatch):
+    for hour in range(3):
+        make(index_dir, hour)
+    written = index_dir / ".CURRENT.1234"
+    written.touch()
+    age(index_dir)
+    remove = garbage._Remover.remove
+
+    def renamed_meanwhile(remover, path):
+        if path == written:
+            path.unlink()
+        return remove(remover, path)
+
+    monkeypatch.setattr(garbage._Remover, "remove", renamed_meanwhile)
+    assert len(collect(index_dir, 1, grace_s=0).snapshots) == 1
 
 
 def test_build_collects_only_when_a_snapshot_is_one_too_many(index_dir):

@@ -6,7 +6,6 @@ import pytest
 
 from raydex.build import program
 from raydex.snapshot import current_id, list_snapshots, read_manifest, write_manifest
-from tests.builder import Builder
 from tests.docsite import DocSite, handbook, handbook_paths, own_words, question
 
 PAGES = 200
@@ -23,11 +22,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixt
 def site():
     with DocSite(handbook(PAGES)) as site:
         yield site
-
-
-@pytest.fixture
-def build(tmp_path, capsys):
-    return Builder(tmp_path, capsys)
 
 
 def gates(build):

@@ -38,11 +38,6 @@ def pages(numbers, folder="guide", words=60):
 
 
 @pytest.fixture
-def index_dir(tmp_path):
-    return tmp_path / "docs"
-
-
-@pytest.fixture
 def gate(index_dir):
     """Write a snapshot, run its gate against the one before, keep the results in its manifest."""
     state = {"parent": ""}
@@ -89,7 +84,7 @@ def test_loss_of_sections_is_refused_though_the_pages_are_there(gate):
 
 def test_number_of_chunks_is_not_compared_when_they_are_cut_otherwise(gate, monkeypatch):
     gate({f"{page}-{part}": words for page, words in pages(range(40)).items() for part in "abc"})
-    monkeypatch.setattr("tests.snapshots.CHUNKING", {"max_tokens": 512, "overlap_tokens": 0})
+    monkeypatch.setattr("tests.samples.CHUNKING", {"max_tokens": 512, "overlap_tokens": 0})
     counts = gate(pages(range(40))).results["counts"]
     assert "40 sections" in counts
     assert "chunks" not in counts

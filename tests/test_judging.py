@@ -47,7 +47,7 @@ def test_right_page_with_a_wrong_section_counts_for_pages_alone():
 
 
 def test_page_is_as_relevant_as_its_best_answer():
-    of = values(golden(q={A: 1, B: 3, C: 2}), q=[C, A])["q"]
+    of = values(golden(q={B: 3, A: 1, C: 2}), q=[C, A])["q"]
     assert of["page-nDCG@10"] == pytest.approx((2 + 3 / math.log2(3)) / (3 + 2 / math.log2(3)))
 
 
@@ -69,6 +69,12 @@ def test_page_judged_beside_an_anchor_counts_for_any_of_its_sections():
 def test_judgement_of_0_is_no_answer():
     of = values(golden(q={A: 1, C: 0}), q=[C])["q"]
     assert (of["page-hit@1"], of["section-hit@1"]) == (0, 0)
+    assert "section-hit@1" not in values(golden(q={f"{BASE}a.html": 1, C: 0}), q=[C])["q"]
+
+
+def test_judgement_below_0_takes_a_place_and_costs_nothing_else():
+    of = values(golden(q={A: 1, C: -1}), q=[C, A])["q"]
+    assert of["page-nDCG@10"] == of["section-nDCG@10"] == pytest.approx(1 / math.log2(3))
 
 
 def test_another_address_of_an_answer_counts_as_it_and_once():
@@ -88,7 +94,12 @@ def test_interval_holds_the_mean_and_narrows_with_more_queries():
     few, many = interval([0, 1] * 10), interval([0, 1] * 1000)
     assert few.low < few.mean == 0.5 < few.high
     assert many.high - many.low < (few.high - few.low) / 5
-    assert interval([0, 1] * 10) == few  # the seed is fixed
+
+
+def test_seed_is_fixed():
+    sample = list(np.linspace(0, 1, 50) ** 2)
+    assert interval(sample) == interval(sample)
+    assert paired(sample, sample[::-1]) == paired(sample, sample[::-1])
 
 
 def test_interval_is_about_that_of_the_normal_distribution_where_queries_are_many():
@@ -135,6 +146,7 @@ def test_repeated_section_stands_once_in_a_run_file_and_keeps_its_places(tmp_pat
     write_run(path, {"q": [(url, 1 / rank) for rank, url in enumerate(returned, start=1)]}, "tag")
     ranks = [line.split()[2:4] for line in (tmp_path / "a.run").read_text().splitlines()]
     assert ranks == [[A, "1"], [C, "3"], [D, "5"]]
+    assert read_run(path) == {"q": [A, A, C, C, D]}
     judged = golden(q={C: 2, D: 1})
     assert metrics_of(judged, read_run(path)) == values(judged, q=returned)
 
@@ -147,8 +159,8 @@ def test_anchor_with_a_space_is_one_field_of_a_run_file(tmp_path):
 
 def test_runs_of_other_tools_are_read_by_rank_from_0_or_1_in_any_order(tmp_path):
     path = tmp_path / "other.run"
-    path.write_text(f"q Q0 {C} 1 3 bm25\nq Q0 {A} 0 7 bm25\n\n")
-    assert read_run(str(path)) == {"q": [A, C]}
+    path.write_text(f"q Q0 {C} 2 3 bm25\nq Q0 {A} 0 7 bm25\n\n")
+    assert read_run(str(path)) == {"q": [A, A, C]}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +212,10 @@ def test_jsonl_queries_are_read_with_kinds_aliases_and_relative_addresses(tmp_pa
         ('{"id": "q", "query": "how?", "gold": []}\n', "line 1: gold"),
         ('{"id": "q 1", "query": "how?", "gold": ["a.html"]}\n', "line 1: id"),
         ('{"id": "q", "query": " ", "gold": ["a.html"]}\n', "line 1: query"),
-        ('{"id": "q", "query": "how?", "gold": ["a.html"]}\n', "say with --base what it is relative to"),
+        (
+            '{"id": "q", "query": "how?", "gold": ["a.html"]}\n',
+            "found the relative address 'a.html', expected a whole one, or --base URL",
+        ),
         (f'{{"id": "q", "query": "how?", "gold": ["{A}"]}}\n' * 2, "line 2: query 'q' is there twice"),
         ("\n", "no query"),
     ],

@@ -18,8 +18,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "query": set(),
     **dict.fromkeys(STAGES, WORDS),
     "ann": WORDS,
-    "lexical": WORDS | {"query"},  # it searches what a query was read as
     "tables": WORDS,
+    "lexical": WORDS | {"query"},  # it searches what a query was read as
     "shard": WORDS | {"ann", "tables"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,

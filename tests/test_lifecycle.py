@@ -20,11 +20,6 @@ def site():
         yield site
 
 
-@pytest.fixture
-def build(tmp_path, capsys):
-    return Builder(tmp_path, capsys)
-
-
 def edit(site, number, words):
     """Add words to a page of the handbook; return its URL."""
     path = handbook_paths(PAGES)[number]

@@ -22,11 +22,6 @@ from raydex.snapshot import (
 from tests.samples import NOON, sample_chunk, write_snapshot
 
 
-@pytest.fixture
-def index_dir(tmp_path):
-    return tmp_path / "docs"
-
-
 def child(index_dir, hour, *, gate=None, live=True):
     """Write a snapshot as a build does, the child of the live one, and publish it; return its id."""
     parent = current_id(index_dir)

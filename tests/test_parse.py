@@ -431,6 +431,60 @@ def test_names_that_ids_cannot_hold_or_that_look_like_a_closing_line_are_kept(ht
     assert (found.url.removeprefix(URL), found.symbol) == expected
 
 
+MANUAL = """<title>GIT-LOG(1)</title><h1 id=NAME><a class=permalink href="#NAME">NAME</a></h1>
+<p>git-log, glog - Show commit logs</p><h1 id=SYNOPSIS>SYNOPSIS</h1><p>git log [options]</p><h1 id=OPTIONS>OPTIONS</h1>
+{options}<h1 id=SEE_ALSO>SEE ALSO</h1><p>git(1)</p>"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "<p>-n, --max=<i>N</i></p><div class=Bd-indent>Limits.</div><p>--follow</p><div class=Bd-indent>Goes on.</div>",
+        "<P>\n-n, --max=<i>N</i>\n<DL COMPACT><DT><DD>Limits.</DL>\n<P>\n--follow\n<DL COMPACT><DT><DD>Goes on.</DL>",
+        "<dl><dt>-n, --max=<i>N</i><dd>Limits.<dt>--follow<dd>Goes on.</dl>",
+        """<p style="margin-left:11%">-n, --max=N</p><p style="margin-left:17%">Limits.</p>
+        <p style="margin-left:11%">--follow</p><p style="margin-left:17%">Goes on.</p>""",
+    ],
+)
+def test_a_manual_page_is_found_by_its_names_and_each_option_with_its_command(options):
+    found = {s.symbol: (s.aliases, s.text) for s in sections(MANUAL.format(options=options)) if s.symbol}
+    assert found == {
+        "git-log": (("glog", "git log"), "git-log, glog - Show commit logs"),
+        "--max": (("-n", "git log --max", "git log -n"), "Limits."),
+        "--follow": (("git log --follow",), "Goes on."),
+    }
+
+
+def test_settings_and_commands_of_a_manual_page_are_sections_and_paragraphs_of_other_pages_are_not():
+    options = (
+        "<p>ExecStart=, ExecStop=</p><div class=Bd-indent>Runs.</div><p>list [X]</p><div class=Bd-indent>Lists.</div>"
+    )
+    found = [(s.symbol, s.aliases) for s in sections(MANUAL.format(options=options)) if s.text in {"Runs.", "Lists."}]
+    assert found == [("ExecStart", ("ExecStop",)), ("list", ("git log list",))]
+    assert [s.symbol for s in sections(f"<h1>T</h1>{options}")] == [""]
+
+
+def test_a_permalink_around_the_beginning_of_a_term_is_part_of_it():
+    html = "<h1>T</h1><dl><dt id=p><a class=permalink href='#p'><code>-p</code></a> <var>port</var><dd>t</dl>"
+    assert [(s.symbol, s.headings[-1]) for s in sections(html)] == [("-p", "-p port")]
+
+
+@pytest.mark.parametrize(
+    ("html", "symbol"),
+    [
+        ("<h2 id=x>E501 line too long</h2>t", "E501"),
+        ("<h2 id=x>Error TS2304: Cannot find name</h2>t", "TS2304"),
+        ("<h2 id=x>SQLSTATE 42P01</h2>t", "42P01"),
+        ("<dl><dt>EACCES<dd>t</dl>", "EACCES"),
+        ("<dl><dt id=x>EAGAIN or EWOULDBLOCK<dd>t</dl>", "EAGAIN"),
+        ("<h2 id=x>EXAMPLES</h2>t", ""),
+        ("<h2 id=x>2023 in review</h2>t", ""),
+    ],
+)
+def test_codes_of_errors_are_symbols(html, symbol):
+    assert sections(f"<h1>Errors that occur</h1>{html}")[-1].symbol == symbol
+
+
 def test_a_list_of_entries_made_of_links_is_no_table_of_contents():
     entry = "<dl><dt class=sig id=c.S.m><a href=#f>f</a> <a href=#c.S>S</a>.<a href=#c.S.m>m</a><dd></dl>"
     assert sections(f"<h1>T</h1><p>Words.</p>{entry}")[-1].url == f"{URL}#c.S.m"
@@ -439,6 +493,17 @@ def test_a_list_of_entries_made_of_links_is_no_table_of_contents():
 def test_an_id_before_a_heading_that_names_a_sort_of_thing_makes_its_text_a_symbol():
     html = "<h1>Properties</h1><section id=automoc><span id=prop_tgt:AUTOMOC></span><h2>AUTOMOC</h2>t</section>"
     assert [s.symbol for s in sections(html)] == ["AUTOMOC"]
+
+
+def test_a_heading_with_nothing_below_it_but_the_entry_of_its_own_name_is_no_section():
+    html = "<h1>Views</h1><h2 id=box><code>Box</code></h2><dl><dt class=sig id=m.Box>Box()<dd>t</dl>"
+    assert [(s.url.removeprefix(URL), s.symbol) for s in sections(html)] == [("#m.Box", "m.Box")]
+
+
+def test_of_several_targets_before_a_heading_the_one_it_links_to_is_its_anchor():
+    html = """<div class=section id=s-module-a.b><span id=module-a.b></span><h1>Tools<a class=headerlink
+    href="#module-a.b">¶</a></h1><p>t</div>"""
+    assert [(s.url.removeprefix(URL), s.symbol) for s in sections(html)] == [("#module-a.b", "a.b")]
 
 
 def test_modules_documented_under_the_heading_of_another_have_sections_of_their_own():

@@ -172,6 +172,13 @@ def test_only_the_newest_runs_are_kept_and_a_damaged_file_is_as_good_as_none(tmp
     assert last_run(tmp_path) == {}
 
 
+def test_record_that_cannot_be_written_ends_no_run_that_succeeded(tmp_path, caplog):
+    (tmp_path / "last_build.json").mkdir()
+    with recorded(tmp_path, build_index.exit_code):
+        pass
+    assert "run not recorded" in caplog.text
+
+
 def test_run_refused_by_the_lock_leaves_the_record_of_the_one_that_runs(tmp_path):
     with pytest.raises(BuildLocked), recorded(tmp_path, build_index.exit_code):
         raise BuildLocked("docs", "pid 1")

@@ -10,10 +10,8 @@ from raydex.shard import open_shard, write_shard
 from raydex.tables import (
     CHUNK_SCHEMA,
     SECTION_SCHEMA,
-    chunks_from_table,
     chunks_to_table,
     pages_to_table,
-    sections_from_table,
     sections_to_table,
 )
 from tests.samples import normalised, page_of, sample_chunk, section_of
@@ -52,13 +50,15 @@ def test_schemas_have_the_fields_of_their_records(record, schema):
     assert schema.names == [field.name for field in fields(record) if field.name != "token_ids"]  # of a build only
 
 
-def test_records_survive_their_tables():
+def test_records_survive_their_tables(tmp_path):
     chunks = [sample_chunk(number, text) for number, text in enumerate(["a", "Zürich\n東京 🙂", "\x00"])]
-    assert chunks_from_table(chunks_to_table(chunks)) == chunks
     sections = [section_of(chunk) for chunk in chunks]
     sections[0] = replace(sections[0], symbol="--file", aliases=("-f", "tar -f"))
-    assert sections_from_table(sections_to_table(sections)) == sections
-    assert chunks_from_table(chunks_to_table([])) == []
+    pages = pages_to_table([page_of(chunks[0])])
+    tables = chunks_to_table(chunks), random_vectors(3), sections_to_table(sections), pages
+    shard = open_shard(write_shard("00000", *tables, tmp_path), tmp_path)
+    assert {shard.chunk(row) for row in range(3)} == set(chunks)
+    assert [shard.section(section.section_id) for section in sections] == sections
 
 
 def test_rows_are_ordered_by_chunk_id_and_keep_their_vectors(tmp_path):

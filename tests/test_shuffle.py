@@ -14,12 +14,12 @@ from raydex.build.sizing import index_kind, shard_count
 from raydex.build.units import BuildContext
 from raydex.checkpoint import write_parquet
 from raydex.config import BuildConfig
-from raydex.digest import content_digest, digest_of_records, digest_of_shards, digest_records
+from raydex.digest import digest_of_records, digest_of_shards, digest_records
 from raydex.embed import HashEmbedder
 from raydex.records import Source
 from raydex.shard import open_shard, pages_of, write_shard
 from raydex.tables import chunks_to_table, merged_once, pages_to_table, sections_to_table, sorted_once
-from tests.samples import page_of, sample_chunk, section_of
+from tests.samples import content_digest, page_of, sample_chunk, section_of
 
 EMBEDDER = HashEmbedder()
 SHARDS = 4

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydex.build.lineage import roll_back
-from raydex.digest import content_digest
+from raydex.digest import digest_of_records, digest_records
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt, SnapshotIncompatible, SnapshotNotFound
 from raydex.records import StoredObject
@@ -30,11 +30,6 @@ from tests.samples import NOON, normalised, sample_chunk, write_snapshot
 from utils.files import sha256_of
 
 PICKLE_MAGIC = b"\x80\x04"
-
-
-@pytest.fixture
-def index_dir(tmp_path):
-    return tmp_path / "docs"
 
 
 def snapshot_of(index_dir, texts, *, hour=0, **options):
@@ -63,24 +58,14 @@ def edit_manifest(index_dir, folder, **changes):
     path.write_text(json.dumps({**content, **changes}))
 
 
-def test_content_digest_depends_on_chunks_texts_model_and_chunking_alone():
-    pairs = [("a", "1"), ("b", "2")]
-    digest = content_digest(pairs, "model", {"max_tokens": 9, "overlap_tokens": 1})
-    assert digest == content_digest(iter(pairs), "model", {"overlap_tokens": 1, "max_tokens": 9})
-    assert digest == content_digest([pairs[0], pairs[0], pairs[1]], "model", {"max_tokens": 9, "overlap_tokens": 1})
-    others = {
-        content_digest([("a", "1"), ("b", "3")], "model", {"max_tokens": 9, "overlap_tokens": 1}),
-        content_digest(pairs[:1], "model", {"max_tokens": 9, "overlap_tokens": 1}),
-        content_digest(pairs, "other", {"max_tokens": 9, "overlap_tokens": 1}),
-        content_digest(pairs, "model", {"max_tokens": 8, "overlap_tokens": 1}),
-    }
-    assert len(others) == 4
-    assert digest not in others
+def test_content_digest_depends_on_chunks_texts_model_and_chunking_alone(tmp_path):
+    def digest(texts="ab", model="model", **chunking):
+        path = tmp_path / "chunks.records"
+        path.write_bytes(digest_records([f"{number:032x}" for number in range(len(texts))], list(texts)))
+        return digest_of_records([path, path], model, {"max_tokens": 9, "overlap_tokens": 1} | chunking)
 
-
-def test_content_digest_refuses_unsorted_pairs():
-    with pytest.raises(ValueError, match="chunk a comes after b"):
-        content_digest([("b", "1"), ("a", "1")], "model", {})
+    assert digest() == digest(overlap_tokens=1, max_tokens=9)
+    assert len({digest(), digest("ac"), digest("a"), digest(model="other"), digest(max_tokens=8)}) == 5
 
 
 def test_content_digest_does_not_depend_on_the_number_of_shards(tmp_path):

@@ -71,6 +71,37 @@ def test_builder_that_lost_its_lease_publishes_nothing(machine, s3):
     assert f"indexes/docs/{LEASE}" in names  # it is another's
 
 
+def test_lease_that_its_holder_renews_twice_at_once_is_not_lost(machine, s3, monkeypatch):
+    storage = machine("one").storage()
+    with storage.alone("docs") as lease:
+        read = storage.remote.read
+
+        def overtaken(name):
+            patched.undo()
+            found = read(name)
+            lease.confirm()  # the thread that renews it, at this very moment
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(storage.remote, "read", overtaken)
+            lease.confirm()
+
+
+def test_lease_of_which_the_store_took_the_write_and_lost_the_answer_is_held(machine, s3, monkeypatch):
+    storage = machine("one").storage()
+    write = storage.remote.write
+
+    def unanswered(*arguments, **named):
+        patched.undo()
+        write(*arguments, **named)
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.remote, "write", unanswered)
+        with storage.alone("docs") as lease:
+            lease.confirm()
+
+
 @pytest.mark.parametrize("dies_at", ["manifest.json", "journal.jsonl", "CURRENT"])
 def test_publication_that_dies_half_way_leaves_the_old_snapshot_live(machine, s3, monkeypatch, dies_at):
     one, server = machine("one"), machine("server")

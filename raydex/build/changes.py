@@ -4,6 +4,7 @@ the live snapshot's pages, the units' pages → PageChanges        an earlier bu
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ import pyarrow.parquet as pq
 
 from raydex.build.rows import Dropped
 from raydex.build.units import BuildContext
+from raydex.errors import SnapshotCorrupt
 from raydex.records import EmbedderInfo, Manifest
 from raydex.shard import pages_of
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("page_id", "url", "body_sha256")
 
@@ -56,8 +60,7 @@ def page_changes(context: BuildContext, unit_ids: Sequence[str], live: Manifest 
     dropped = Dropped.read(context.build_dir).ids
     parts = (pq.read_table(context.units_dir / f"{unit_id}.pages.parquet", columns=[*COLUMNS]) for unit_id in unit_ids)
     now = {row[0]: row[1:] for part in parts for row in _rows(part) if row[0] not in dropped}
-    shards = live.shards if live else ()
-    before = {row[0]: row[1:] for shard in shards for row in _rows(pages_of(shard, context.objects_dir, COLUMNS))}
+    before = _pages_before(live, context.objects_dir)
     both = now.keys() & before.keys()
     return PageChanges(
         new=tuple(sorted(now[key][0] for key in now.keys() - before.keys())),
@@ -65,6 +68,16 @@ def page_changes(context: BuildContext, unit_ids: Sequence[str], live: Manifest 
         deleted=tuple(sorted(before[key][0] for key in before.keys() - now.keys())),
         unchanged=sum(now[key][1] == before[key][1] for key in both),
     )
+
+
+def _pages_before(live: Manifest | None, objects_dir: Path) -> dict[str, tuple[str, str]]:
+    """Return page_id → URL and checksum; none when they cannot be read: that must not stand in the way of a build."""
+    shards = live.shards if live else ()
+    try:
+        return {row[0]: row[1:] for shard in shards for row in _rows(pages_of(shard, objects_dir, COLUMNS))}
+    except SnapshotCorrupt as error:
+        logger.warning("pages of the live snapshot unreadable, all are called new %s", error)
+        return {}
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[str, str, str]]:

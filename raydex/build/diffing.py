@@ -15,15 +15,13 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydex.build.rows import shard_number
-from raydex.errors import SnapshotCorrupt
 from raydex.records import Manifest, Shard
 from raydex.shard import check_object, pages_of
-
-ROWS_AT_A_TIME = 256
+from raydex.snapshot import stored_objects
+from raydex.tables import stream_rows
 
 SAID_BY_A_SECTION = ("title", "headings", "text", "kind", "symbol", "aliases")
 """What makes a section another one. Not its position: a new section moves all that follow."""
@@ -44,10 +42,8 @@ class Change:
 
 def differences(index_dir: Path, before: Manifest, after: Manifest) -> Iterator[Change]:
     """Yield what differs: pages, then sections, each shard by shard and there by id. Raises SnapshotCorrupt."""
-    for manifest in (before, after):
-        for shard in manifest.shards:
-            for file in shard.objects.values():
-                check_object(index_dir / "objects" / file.sha256, file, verify=False)
+    for name, file in stored_objects([before, after]).items():
+        check_object(index_dir / "objects" / name, file, verify=False)
     groups = _groups(index_dir / "objects", before, after)
     for kind, role, read in (("page", "pages", _page_rows), ("section", "sections", _section_rows)):
         shared = _files(before, role) & _files(after, role)
@@ -67,7 +63,7 @@ def _groups(objects_dir: Path, before: Manifest, after: Manifest) -> int:
     for manifest in (before, after):
         for number, shard in enumerate(manifest.shards):
             name = _file(shard, "sections")
-            first = next(_rows(objects_dir / name, ("page_id",), 1), None) if name not in shared else None
+            first = next(stream_rows(objects_dir / name, ("page_id",)), None) if name not in shared else None
             if first and shard_number(first[0], len(manifest.shards)) != number:
                 return 1
     return math.gcd(len(before.shards), len(after.shards))
@@ -100,8 +96,7 @@ def _page_rows(shard: Shard, objects_dir: Path) -> Iterator[_Row]:
     """Yield the pages in order; a page says another thing when its body is another one (format 1 knows no bodies)."""
     columns = ("page_id", "body_sha256", "url")
     if "pages" in shard.objects:
-        rows = _rows(objects_dir / shard.objects["pages"].sha256, columns)
-        yield from ((page_id, digest, url) for page_id, digest, url in rows)
+        yield from stream_rows(objects_dir / shard.objects["pages"].sha256, columns)
     else:
         table = pages_of(shard, objects_dir, columns)
         yield from sorted(zip(*(table[name].to_pylist() for name in columns), strict=True))
@@ -110,15 +105,7 @@ def _page_rows(shard: Shard, objects_dir: Path) -> Iterator[_Row]:
 def _section_rows(shard: Shard, objects_dir: Path) -> Iterator[_Row]:
     path = objects_dir / shard.objects["sections"].sha256
     told = [name for name in SAID_BY_A_SECTION if name in pq.read_schema(path).names]
-    for section_id, url, *said in _rows(path, ("section_id", "url", *told)):
+    for section_id, url, *said in stream_rows(path, ("section_id", "url", *told)):
         whole = {**_UNSAID, **dict(zip(told, said, strict=True))}
         digest = hashlib.sha256(repr([whole[name] for name in SAID_BY_A_SECTION]).encode()).hexdigest()[:32]
         yield section_id, digest, url
-
-
-def _rows(path: Path, columns: tuple[str, ...], at_a_time: int = ROWS_AT_A_TIME) -> Iterator[tuple[str, ...]]:
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(at_a_time, columns=list(columns)):
-            yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
-    except (pa.ArrowException, OSError) as error:  # not Parquet; damaged pages
-        raise SnapshotCorrupt(str(path), "a Parquet file", "something else") from error

@@ -18,13 +18,11 @@ from raydex.build.units import BuildContext, EmbedReceipt
 from raydex.checkpoint import VectorStore, full_disk_named
 from raydex.embed import Embedder
 from raydex.records import Chunk, embedder_input
-from raydex.tables import chunks_to_table
+from raydex.tables import chunks_to_table, stream_rows
 from utils.files import write_atomically
 
 CHECKPOINT_BATCHES = 32
 """Calls of the model between two writes to the embedding store: what a kill may cost, 2 s of work on two processors."""
-
-KEYS_AT_A_TIME = 1024
 
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 
@@ -41,10 +39,8 @@ def vector_key(text: str) -> bytes:
 
 
 def keys_of(chunks_file: Path) -> Iterator[bytes]:
-    """Yield the vector key of each row of a table of chunks; a few rows are in memory at a time."""
-    for batch in pq.ParquetFile(chunks_file).iter_batches(KEYS_AT_A_TIME, columns=["context", "text"]):
-        for row in zip(*(batch[name].to_pylist() for name in ("context", "text")), strict=True):
-            yield vector_key(embedder_input(*row))
+    """Yield the vector key of each row of a table of chunks. Raises SnapshotCorrupt."""
+    return (vector_key(embedder_input(*row)) for row in stream_rows(chunks_file, ("context", "text")))
 
 
 class Passage(NamedTuple):

@@ -100,8 +100,7 @@ def export_snapshot(index_dir: Path, snapshot_id: str, file: Path) -> Moved:
 
 def _objects(manifest: Manifest) -> list[StoredObject]:
     """Return the files of a snapshot, each once, in the order of their names."""
-    stored = stored_objects([manifest])
-    return [stored[name] for name in sorted(stored)]
+    return [file for _, file in sorted(stored_objects([manifest]).items())]
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

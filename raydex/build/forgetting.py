@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from raydex.build.embedding import vector_key
-from raydex.build.garbage import referred_objects, remove_manifests
+from raydex.build.garbage import remove_manifests
 from raydex.build.lexicon import index_words
 from raydex.checkpoint import PageStore, VectorStore, build_lock, full_disk_named
 from raydex.errors import NothingToIndex, SnapshotNotFound
-from raydex.records import Manifest, Shard
+from raydex.records import Manifest, Shard, embedder_input
 from raydex.shard import pages_of, read_rows, write_shard
 from raydex.snapshot import (
     current_id,
@@ -27,9 +27,10 @@ from raydex.snapshot import (
     publish,
     publishing,
     read_manifest,
+    stored_objects,
     write_manifest,
 )
-from raydex.tables import chunks_from_table
+from raydex.tables import stream_rows
 
 KEYS_READ = ("page_id", "url", "source", "copies")
 
@@ -109,11 +110,10 @@ class Matcher:
     def keys_in(self, shard: Shard, index_dir: Path) -> Iterator[bytes]:
         """Yield the vector keys of the chunks of the pages held by a shard."""
         held = self.held_by(shard, index_dir)
-        chunks, _, _, _ = read_rows(shard, index_dir / "objects") if held else (None,) * 4
-        if chunks is not None:
-            yield from (
-                vector_key(chunk.embedder_input) for chunk in chunks_from_table(chunks) if chunk.page_id in held
-            )
+        path = index_dir / "objects" / shard.objects["chunks"].sha256
+        for page_id, *row in stream_rows(path, ("page_id", "context", "text")) if held else ():
+            if page_id in held:
+                yield vector_key(embedder_input(*row))
 
 
 def _without(index_dir: Path, before: Manifest, matcher: Matcher) -> tuple[Manifest, set[bytes]]:
@@ -129,7 +129,8 @@ def _without(index_dir: Path, before: Manifest, matcher: Matcher) -> tuple[Manif
         staying = set(rest["page_id"].to_pylist())
         of_chunks, of_sections = _on_pages(chunks, staying), _on_pages(sections, staying)
         chunks, sections = chunks.filter(pa.array(of_chunks)), sections.filter(pa.array(of_sections))
-        needed.update(vector_key(chunk.embedder_input) for chunk in chunks_from_table(chunks))
+        texts = zip(*(chunks[name].to_pylist() for name in ("context", "text")), strict=True)
+        needed.update(vector_key(embedder_input(*row)) for row in texts)
         shards.append(
             shard
             if rest.equals(pages)
@@ -154,6 +155,7 @@ def _without(index_dir: Path, before: Manifest, matcher: Matcher) -> tuple[Manif
         embedder=before.embedder,
         chunking=before.chunking,
         sources=before.sources,
+        ann_recall=before.ann_recall,
         lexical=lexical,
     )
     return manifest, needed
@@ -174,7 +176,7 @@ def _remove_snapshots(index_dir: Path, snapshot_ids: set[str]) -> None:
     """Delete these snapshots, then the objects that no snapshot refers to."""
     with publishing(index_dir):
         remove_manifests(index_dir, snapshot_ids)
-    needed = referred_objects(list_snapshots(index_dir))
+    needed = stored_objects(list_snapshots(index_dir))
     for path in (index_dir / "objects").iterdir():
         if path.name not in needed:
             path.unlink()

@@ -26,7 +26,7 @@ from raydex.build.lineage import predecessor, proven, successor
 from raydex.build.reading import stored_chunks
 from raydex.build.rows import Dropped
 from raydex.checkpoint import Ledger, PageStore, VectorStore, ledgers
-from raydex.errors import SnapshotError, SnapshotNotFound
+from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotNotFound
 from raydex.journal import published_ids
 from raydex.records import Manifest, stable_id
 from raydex.shard import pages_of
@@ -121,8 +121,11 @@ def collect(index_dir: Path, keep: int, *, grace_s: float, dry_run: bool = False
             "from them"
         )
         return freed
-    _remove_vectors(index_dir, staying, builds, remover)  # before the pages, whose readings say what is in use
-    _remove_pages(index_dir, staying, builds, remover)
+    try:
+        _remove_vectors(index_dir, staying, builds, remover)  # before the pages, whose readings say what is in use
+        _remove_pages(index_dir, staying, builds, remover)
+    except SnapshotCorrupt as error:  # of a snapshot that is kept: nobody can tell all that it needs
+        freed.left_alone = f"Page copies and vectors were left alone: {error}"
     return freed
 
 
@@ -144,10 +147,6 @@ def remove_manifests(index_dir: Path, names: Iterable[str]) -> None:
         sync_directory(index_dir / "snapshots")
 
 
-def referred_objects(manifests: Iterable[Manifest]) -> set[str]:
-    return set(stored_objects(manifests))
-
-
 class _Remover:
     """Deletes, or in a dry run does not, and counts either way; what is too young stays."""
 
@@ -160,7 +159,10 @@ class _Remover:
 
     def remove(self, path: Path) -> bool:
         """Tell whether the file is old enough to go, and is gone."""
-        found = path.stat()
+        try:
+            found = path.stat()
+        except FileNotFoundError:  # a roll back, which needs no lock, has given it its name meanwhile
+            return False
         if found.st_mtime >= self.younger_than:
             return False
         self.freed.bytes += found.st_size
@@ -204,7 +206,7 @@ def _remove_left_overs(index_dir: Path, remover: _Remover) -> None:
 
 
 def _remove_objects(index_dir: Path, staying: Sequence[Manifest], unfinished: Ledger | None, remover: _Remover) -> None:
-    needed = referred_objects(staying)
+    needed = set(stored_objects(staying))
     for line in unfinished.lines() if unfinished else ():
         if line["event"] == "sharded":
             needed.update(stored["sha256"] for stored in line["shard"]["objects"].values())

@@ -299,6 +299,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _forget(options: argparse.Namespace, place: Place) -> int:
+    if not options.forget:
+        raise ConfigError("--forget: name a URL prefix or a source")
     with held(place.storage, place.name) as lease:
         if place.storage and lease:
             forgotten = forget_mirrored(place.storage, place.name, options.forget, lease)

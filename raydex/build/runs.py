@@ -83,15 +83,15 @@ def recorded(index_dir: Path, exit_code_of: Callable[[BaseException], int]) -> I
         raise
     except BaseException as error:
         outcome = type(error).__name__ if isinstance(error, RaydexError) else _outcome_of(error)
-        _record_failure(run, index_dir, exit_code_of(error), outcome, str(error))
+        _record(run, index_dir, exit_code_of(error), outcome, str(error))
         raise
-    run.record(index_dir, exit_code=0, outcome="published", message="")
+    _record(run, index_dir, 0, "published", "")
 
 
-def _record_failure(run: Run, index_dir: Path, exit_code: int, outcome: str, message: str) -> None:
+def _record(run: Run, index_dir: Path, exit_code: int, outcome: str, message: str) -> None:
     try:
         run.record(index_dir, exit_code=exit_code, outcome=outcome, message=message)
-    except OSError as error:  # a full disk: the error that ended the run is the one to tell
+    except OSError as error:  # a full disk: how the run itself ended is what counts
         logger.warning("run not recorded index=%s reason=%s", index_dir.name, error)
 
 
@@ -103,7 +103,7 @@ def died(index_dir: Path, started: Run, exit_code: int) -> None:
     """Record a run that could not do so itself. exit_code: minus the signal that killed it, or the code of a crash."""
     before: Mapping[str, Any] = last_run(index_dir)
     if before.get("started_at", "") < started.started_at:
-        _record_failure(started, index_dir, exit_code, "died", f"ended with {exit_code} without a word")
+        _record(started, index_dir, exit_code, "died", f"ended with {exit_code} without a word")
 
 
 def _now() -> str:

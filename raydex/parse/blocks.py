@@ -11,6 +11,7 @@ from raydex.parse.tree import HEADINGS, Tree
 from utils.html_text import BLOCKS
 
 _CONTROLS = frozenset({"button", "input", "select"})
+MAX_TARGETS = 8  # right before one element
 MAX_DIGITS = 6  # of the number of a line
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight-source|highlight|brush)[-:]\s?([A-Za-z][\w+#.-]*)")
 _NO_LANGUAGE = frozenset({"default", "none", "plain", "plaintext", "text", "source", "txt", "notranslate"})
@@ -54,6 +55,14 @@ def text_of(tree: Tree, index: int, *, has_lines: bool = False) -> str:
 
 def line_of(tree: Tree, index: int) -> str:
     return " ".join(text_of(tree, index).split())
+
+
+def signature_of(tree: Tree, term: int) -> str:
+    """Return the line of a `dt`; a permalink that is the beginning of its words (mandoc) belongs to it."""
+    link = next(tree.children(term), -1)
+    is_first = link > 0 and tree.names[link] == "a" and ' href="#' in tree.raws[link] and not tree.texts[term].strip()
+    line = "" if is_first and any(map(str.isalnum, tree.text(link))) else line_of(tree, term)
+    return line or " ".join(tree.text(term).split())
 
 
 def is_ornament(tree: Tree, link: int) -> bool:
@@ -117,11 +126,32 @@ def permalink_of(tree: Tree, index: int) -> str:
     return ""
 
 
+def stands_before_heading(tree: Tree, target: int) -> bool:
+    """Tell whether an element is one of the targets right before a heading."""
+    after = tree.next(target)
+    while after > 0 and tree.names[after] == "span" and not tree.text(after).strip():
+        after = tree.next(after)
+    return after > 0 and tree.names[after] in HEADINGS
+
+
 def target_before(tree: Tree, index: int) -> str:
     """Return the target in the empty element right before an element, rules aside."""
+    return next(iter(targets_before(tree, index)), "")
+
+
+def targets_before(tree: Tree, index: int) -> list[str]:
+    """Return the targets in the empty elements right before an element, rules aside, the nearest first.
+
+    Where the nearest has none, no further one is looked at.
+    """
+    targets: list[str] = []
     before = tree.previous(index)
-    while before > 0 and tree.names[before] == "hr":
+    while before > 0 and len(targets) < MAX_TARGETS:
+        if tree.names[before] != "hr":
+            if tree.names[before] not in {"a", "span", "p"} or tree.text(before).strip():
+                break
+            if not (target := anchor_of(tree, before) or inner_anchor(tree, before)):
+                break
+            targets.append(target)
         before = tree.previous(before)
-    if before <= 0 or tree.names[before] not in {"a", "span", "p"} or tree.text(before).strip():
-        return ""
-    return anchor_of(tree, before) or inner_anchor(tree, before)
+    return targets

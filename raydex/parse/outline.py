@@ -5,9 +5,10 @@ open(level, text, anchor, …), close_to(depth)  →  drafts  →  [Section, …
 
 import re
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from urllib.parse import quote
 
-from raydex.parse.symbols import Symbol
+from raydex.parse.symbols import Symbol, last_part, module_of
 from raydex.records import Page, Section, SectionKind
 from utils.html_text import TextReducer
 
@@ -37,6 +38,12 @@ class Draft:
     further_names: list[str] = field(default_factory=list)  # of the same symbol, besides those that it knows itself
     signature_chars: int = 0  # of the text, before the description
     described_by: "Draft | None" = None  # whose description this one shares
+
+    def only_announces(self, below: "Draft") -> bool:
+        """Tell whether this is no more than a heading over the entry of the same symbol."""
+        name = last_part(self.symbol.name)
+        is_twice = bool(self.level and name) and name == last_part(below.symbol.name)
+        return is_twice and not module_of(self.anchor) and not self.reducer.text()
 
     def is_navigation(self, text: str) -> bool:
         """Tell whether a text is nothing but links and what stands between them."""
@@ -125,10 +132,10 @@ def finished_sections(page: Page, title: str, drafts: list[Draft]) -> tuple[Sect
     sections: list[Section] = []
     repeats: dict[str, int] = {}
     url = page.url
-    for draft in drafts:
+    for draft, below in zip_longest(drafts, drafts[1:]):
         if draft.anchor:
             url = f"{page.url}#{draft.anchor}"
-        if text := draft.text():
+        if (text := draft.text()) and not (below and draft.only_announces(below)):
             sections.append(
                 Section(
                     section_id=_unrepeated(url, repeats),

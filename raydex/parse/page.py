@@ -13,10 +13,11 @@ from selectolax.lexbor import LexborHTMLParser
 from raydex.errors import ParseError
 from raydex.parse.blocks import line_of
 from raydex.parse.content import NAVIGATION_SHARE, first_heading, main_content
+from raydex.parse.manual import command_of, manual_names
 from raydex.parse.markup import is_markup, to_html
 from raydex.parse.metadata import read_metadata
 from raydex.parse.outline import finished_sections
-from raydex.parse.reader import Reader
+from raydex.parse.reader import Reader, Subject
 from raydex.parse.symbols import page_symbol
 from raydex.parse.tree import Tree, is_bomb, read_tree
 from raydex.parse.verdicts import is_soft_404, needs_javascript
@@ -76,8 +77,10 @@ def parse_page(page: Page) -> Document:
     heading = first_heading(tree, root)
     heading_text = line_of(tree, heading) if heading >= 0 else ""
     title = _title(parser, heading_text, page.url)
-    subject = page_symbol(heading_text, title, _package_before(tree, heading))
-    sections, reader = _read(page, tree, root, title=title, subject=subject, heading=heading)
+    manual = manual_names(tree, root)
+    subject = command_of(manual) or page_symbol(heading_text, title, _package_before(tree, heading))
+    about = Subject(title=title, symbol=subject, manual=tuple(manual), heading=heading)
+    sections, reader = _read(page, tree, root, about)
     read_words = tree.words_of(reader.root)
     total_words = max(tree.words_of(0), read_words)  # of a broken page, a part may reach beyond the whole
     kept_words = read_words - reader.dropped_words
@@ -119,16 +122,14 @@ def _html_of(page: Page) -> str:
     return text
 
 
-def _read(
-    page: Page, tree: Tree, root: int, *, title: str, subject: str, heading: int
-) -> tuple[tuple[Section, ...], Reader]:
+def _read(page: Page, tree: Tree, root: int, about: Subject) -> tuple[tuple[Section, ...], Reader]:
     """Read the main content, or the whole page when all of that looked like boilerplate and was no list of links."""
-    reader = Reader(tree, root, title=title, page=subject, heading=heading, is_lenient=False)
-    sections = finished_sections(page, title, reader.read())
+    reader = Reader(tree, root, about, is_lenient=False)
+    sections = finished_sections(page, about.title, reader.read())
     if sections or reader.has_dropped_navigation:
         return sections, reader
-    reader = Reader(tree, 0, title=title, page=subject, heading=heading, is_lenient=True)
-    sections = finished_sections(page, title, reader.read())
+    reader = Reader(tree, 0, about, is_lenient=True)
+    sections = finished_sections(page, about.title, reader.read())
     if tree.links_of(0)[1] >= NAVIGATION_SHARE * max(1, tree.letters_of(0)):
         reader.has_dropped_navigation, sections = True, ()
     return sections, reader

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from raydex.parse.blocks import (
+    anchor_of,
     formula_of,
     inner_anchor,
     is_layout_table,
@@ -19,15 +20,20 @@ from raydex.parse.blocks import (
     language_of,
     line_of,
     permalink_of,
+    signature_of,
+    stands_before_heading,
     target_before,
+    targets_before,
     text_of,
 )
 from raydex.parse.content import GROUPS, NAVIGATION_LINKS, SECTIONING, Surroundings
+from raydex.parse.manual import name_section, paragraph_symbol
 from raydex.parse.outline import BLOCK_LEVEL, Draft, Outline
 from raydex.parse.symbols import (
     IDENTIFIER,
     Symbol,
     flags_of,
+    is_error_code,
     is_mangled,
     is_target_of,
     last_part,
@@ -68,14 +74,23 @@ class _Entries:
     is_defined: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a page is about. symbol: that it documents. manual: names of a manual page. heading: the first, else -1."""
+
+    title: str
+    symbol: str
+    manual: tuple[str, ...]
+    heading: int
+
+
 class Reader:
     """Reads an element into an outline, leaving out what surrounds the text.
 
-    page: symbol that the page documents. heading: the first one of the page, -1 when there is none. is_lenient: only
-    hidden text is left out.
+    is_lenient: only hidden text is left out.
     """
 
-    def __init__(self, tree: Tree, root: int, *, title: str, page: str, heading: int, is_lenient: bool) -> None:
+    def __init__(self, tree: Tree, root: int, about: Subject, *, is_lenient: bool) -> None:
         self.hidden_words = 0
         self.dropped_words = 0
         self.samples: list[str] = []
@@ -83,15 +98,16 @@ class Reader:
         self._tree = tree
         self.root = root
         self._is_lenient = is_lenient
-        self._page = page
-        self._outline = Outline(title)
-        self._first_heading = heading
-        self._surroundings = Surroundings(tree, root, heading)
+        self._page = about.symbol
+        self._manual = about.manual
+        self._outline = Outline(about.title)
+        self._first_heading = about.heading
+        self._surroundings = Surroundings(tree, root, about.heading)
         self._entries: list[_Entries] = []
         self._around: list[int] = []  # open blocks
         self._tables: list[bool] = []  # open tables; True: layout
         self._claimed = {root}  # wrappers whose id belongs to a heading already
-        self._kept = _enclosing(tree, heading)
+        self._kept = _enclosing(tree, about.heading)
         self._closers: dict[int, Callable[[], None]] = {}
         self._handlers: dict[str, Callable[[int], bool]] = {
             **dict.fromkeys(BLOCKS, self._block),
@@ -170,6 +186,9 @@ class Reader:
             return self._drop(at)
         if name == "div" and tree.raws[at + 1 : at + 2] == [' class="line"']:
             return self._code(at)
+        if name == "p" and (found := paragraph_symbol(tree, at, self._page if self._manual else "")):
+            self._outline.open(BLOCK_LEVEL, anchor_of(tree, at), found)
+            return True
         raw = tree.raws[at]
         if raw and name in {"section", "div"} and ' id="' in raw and self._is_symbol(at):
             return self._begin_symbol(at)
@@ -261,7 +280,8 @@ class Reader:
     def _span(self, at: int) -> bool:
         if ' id="' not in self._tree.raws[at]:
             return False
-        self._add_module(self._tree.get(at, "id"))
+        if not stands_before_heading(self._tree, at):
+            self._add_module(self._tree.get(at, "id"))
         return self._is_symbol(at) and self._begin_symbol(at)
 
     def _add_module(self, anchor: str) -> None:
@@ -276,8 +296,10 @@ class Reader:
         text = line_of(tree, at) or " ".join(tree.text(at).split())  # some themes make all of it a permalink
         if not text:
             return True
-        anchor = tree.get(at, "id") or wrapper or inner_anchor(tree, at) or target_before(tree, at)
-        anchor = anchor or permalink_of(tree, at)
+        before, permalink = targets_before(tree, at), permalink_of(tree, at)
+        anchor = tree.get(at, "id") or wrapper or inner_anchor(tree, at) or next(iter(before), permalink)
+        if permalink in before:
+            anchor = permalink  # of several targets the one that the page itself links to
         level = int(tree.names[at][1])
         if not tree.get(at, "id") and level > 2 and self._is_admonition_title(at):
             self._add_paragraph_lead(text)
@@ -297,12 +319,14 @@ class Reader:
 
     def _symbol_of_heading(self, at: int, anchor: str, text: str) -> Symbol:
         tree = self._tree
+        if self._manual and text.upper() == "NAME":
+            return name_section(self._manual, text)
         is_code = "code" in tree.raws[at] or any(
             tree.names[child] == "code" and tree.letters_of(child) >= 0.9 * len(text) for child in tree.children(at)
         )
         below = tree.next(at)
         has_signature = below >= 0 and _SIGNATURE_CLASS.search(tree.get(below, "class")) is not None
-        is_code = is_code or is_target_of(target_before(tree, at), text)
+        is_code = is_code or any(is_target_of(target, text) for target in targets_before(tree, at))
         found = of_heading(anchor=anchor, text=text, page=self._page, is_code=is_code, has_signature=has_signature)
         if not found.name and at == self._first_heading and ("." in self._page or "::" in self._page):
             return Symbol(self._page, text)
@@ -330,13 +354,14 @@ class Reader:
             outline.close_to(entry.depth)
             entry.is_symbol = entry.is_defined = False
         classes = tree.get(at, "class").split()
-        signature = line_of(tree, at) or " ".join(tree.text(at).split())
+        signature = signature_of(tree, at)
         anchor = tree.get(at, "id") or inner_anchor(tree, at)
         if not anchor and not any(map(str.isalnum, signature)):
             return True  # a bullet
         if not anchor and "sig" in classes and self._around:  # Sphinx with :noindex: leaves the target before the list
             anchor = target_before(tree, self._around[-1])
-        if not entry.is_symbol and ((not anchor and not flags_of(signature)) or "label" in classes):
+        is_known = anchor or flags_of(signature) or is_error_code(signature)
+        if not entry.is_symbol and (not is_known or "label" in classes):
             return self._block(at)  # label: of a footnote
         if signature:
             outer = self._outline.symbol or self._page

@@ -6,6 +6,7 @@ Generators say it in the id (`shutil.copy`, `method.push`, `copy(Path)`, `cmdopt
 id decides where it holds the name, since it holds the whole name.
 """
 
+import errno
 import re
 from dataclasses import dataclass
 
@@ -24,6 +25,13 @@ _CALL = re.compile(r"([~\w$:.]+|operator\W{1,3})\(\)(?: ?\[\d+/\d+\])?")
 _NESTED = re.compile(r"N[VKRO]*(?=\d)")
 _LENGTH = re.compile(r"[1-9]\d{0,2}")
 _BRACKETED = re.compile(r"\([^)]*\)")
+_ERRNO = frozenset(name for name in dir(errno) if name.startswith("E"))
+_ERROR_CODE = re.compile(
+    r"(?:(?:[Ee]rror|[Ww]arning|SQLSTATE|[Cc]ode)[:\s]+)?"
+    rf"({'|'.join(sorted(_ERRNO, reverse=True))}|[A-Z]{{1,6}}-?\d{{3,6}}|[0-9][0-9A-Z](?=[0-9]*[A-Z])[0-9A-Z]{{3}}"
+    r"|ERR_\w+)(?![\w.-])"
+)
+"""Of errno, compilers, linters, SQL, Node.js."""
 _COUNTED = re.compile(r"-\d+$")
 _DOMAINS = ("c.", "js.", "rst.", "cpp.", "py.")
 """What Sphinx puts before the names of other languages, so that ids do not collide."""
@@ -87,6 +95,8 @@ def of_heading(*, anchor: str, text: str, page: str, is_code: bool, has_signatur
 
 
 def _of_code_word(anchor: str, text: str, *, is_code: bool) -> Symbol:
+    if code := _ERROR_CODE.match(text):
+        return Symbol(code[1], text)
     word, _, noun = text.partition(" ")
     if noun.lower() in _NOUNS and word.lower() == anchor.lower():
         return Symbol(word, text)
@@ -120,6 +130,9 @@ def of_entry(*, anchor: str, signature: str, name: str, outer: str) -> Symbol:
     is_member = len(parts) > 1 and (not parts[0] or outer.endswith(parts[-2]))
     if found and is_member and parts[-1] == found[0]:
         return Symbol(_member(outer, found[0]), _member(outer, found[0]))
+    if is_error_code(signature):
+        code = _ERROR_CODE.match(signature)
+        return Symbol(code[1] if code else signature, signature)
     term = signature.partition("(")[0].strip() or signature
     is_api = bool(_CODE_WORD.fullmatch(term)) or bool(found and signature.startswith(f"{found[0]}("))
     return Symbol(term[:MAX_TERM_CHARS], signature, is_api=is_api)
@@ -165,6 +178,11 @@ def _word_of_id(anchor: str, signature: str) -> re.Match[str] | None:
 def _as_written(word: str) -> str:
     """Return what matches a word of an id, in which a dash may stand for the colon of a domain (`c-alias`)."""
     return re.escape(word).replace(r"\-", "[-:]")
+
+
+def is_error_code(signature: str) -> bool:
+    """Tell whether a term begins with a code of an error (`EACCES`, `E501 line too long`, `SQLSTATE 42P01`)."""
+    return _ERROR_CODE.match(signature) is not None
 
 
 def of_block(anchor: str, page: str) -> Symbol:

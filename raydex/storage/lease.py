@@ -30,6 +30,9 @@ LEASE_S = 180.0
 
 RENEWED_EVERY_S = 45.0
 
+TRIES = 5
+"""At one renewal."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
@@ -54,14 +57,20 @@ class Lease:
         self._name = f"{index}/{FILE}"
 
     def confirm(self) -> None:
-        """Renew; raises BuildLocked when another process has taken the index meanwhile."""
-        found = self._remote.read(self._name)
-        held = found and _parsed(found.data)
-        if not found or not held or held.token != self._note.token:
-            raise BuildLocked(self._index, held.holder if held else "nobody: the lease was deleted")
-        renewed = replace(self._note, expires=time.time() + LEASE_S)
-        if not self._remote.write(self._name, _bytes(renewed), expected=found.version):
-            raise BuildLocked(self._index, "another process, which has taken the lease over")
+        """Renew; raises BuildLocked when another process has taken the index meanwhile.
+
+        Two threads of the holder may do so at once, and a store may refuse a write that it has taken before its answer
+        was lost: a refusal alone does not mean that the lease is another's.
+        """
+        for _ in range(TRIES):
+            found = self._remote.read(self._name)
+            held = found and _parsed(found.data)
+            if not found or not held or held.token != self._note.token:
+                raise BuildLocked(self._index, held.holder if held else "nobody: the lease was deleted")
+            renewed = replace(self._note, expires=time.time() + LEASE_S)
+            if self._remote.write(self._name, _bytes(renewed), expected=found.version):
+                return
+        raise BuildLocked(self._index, "another process, which keeps changing the lease")
 
     def release(self) -> None:
         found = self._remote.read(self._name)
@@ -98,6 +107,8 @@ def _taken(remote: Remote, index: str) -> Note:
         return note
     found = remote.read(name)
     held = found and _parsed(found.data)
+    if held and held.token == note.token:  # the store had taken the write, and its answer was lost
+        return note
     if held and not held.is_dead:
         raise BuildLocked(index, held.holder)
     if remote.write(name, _bytes(note), expected=found.version if found else NEW):

@@ -22,8 +22,7 @@ from typing import Any
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotNotFound, StorageError
 from raydex.journal import FILE as JOURNAL
 from raydex.journal import Entry
-from raydex.records import Manifest
-from raydex.snapshot import list_snapshots, manifest_digest, manifest_path, read_manifest, stored_objects
+from raydex.snapshot import current_id, list_snapshots, manifest_digest, manifest_path, read_manifest, stored_objects
 from raydex.storage.lease import Lease, build_lease
 from raydex.storage.pages import LEAST_IN_USE, pull_pages, push_pages
 from raydex.storage.remote import NEW, Content, Remote, Stat, at_once
@@ -86,11 +85,11 @@ class Storage:
         """
         folder = self.folder / index
         make_folder(folder)
-        before = _files(list_snapshots(folder))
+        before = stored_objects(list_snapshots(folder))
         for area in ("snapshots", "builds"):
             self._pull_area(index, area, exact=alone and area == "snapshots")
         if not (folder / "build.lock").exists():  # a cache; where builds are made, a collection knows more
-            for name in before.keys() - _files(list_snapshots(folder)).keys():
+            for name in before.keys() - stored_objects(list_snapshots(folder)).keys():
                 (folder / OBJECTS / name).unlink(missing_ok=True)
         for name in (JOURNAL, RECORD, CURRENT):
             found = self.remote.read(f"{index}/{name}")
@@ -106,7 +105,7 @@ class Storage:
         checked: the checksums of files that are there are compared, and what is damaged is fetched anew.
         """
         folder = self.pull(index)
-        live = (folder / CURRENT).read_text().strip() if (folder / CURRENT).exists() else ""
+        live = current_id(folder)
         if not live:
             raise SnapshotNotFound(f"{self.uri}/{index}")
         self.pull_objects(index, [live], checked=checked)
@@ -122,14 +121,13 @@ class Storage:
         """
         objects = self.folder / index / OBJECTS
         make_folder(objects)
-        wanted = _files(read_manifest(self.folder / index, snapshot_id) for snapshot_id in snapshot_ids)
-
+        wanted = stored_objects(read_manifest(self.folder / index, snapshot_id) for snapshot_id in snapshot_ids)
         damaged: dict[str, SnapshotCorrupt] = {}
 
         def fetch(name: str) -> None:
             path = objects / name
             try:
-                if anew or not _is_here(path, wanted[name], checked=checked):
+                if anew or not _is_here(path, wanted[name].bytes, checked=checked):
                     self._fetch(f"{index}/{OBJECTS}/{name}", path, sha256=name)
             except SnapshotCorrupt as error:
                 damaged[name] = error
@@ -156,8 +154,8 @@ class Storage:
         there = self.remote.stats(f"{index}/snapshots")
         fresh = [m for m in list_snapshots(folder) if f"{index}/snapshots/{m.snapshot_id}/manifest.json" not in there]
         sizes = self.object_sizes(index) if fresh else {}
-        wanted = _files(fresh)
-        missing = [name for name, size in wanted.items() if sizes.get(name) != size or name in self._damaged]
+        wanted = stored_objects(fresh)
+        missing = [name for name, file in wanted.items() if sizes.get(name) != file.bytes or name in self._damaged]
         at_once(lambda name: self.remote.upload(folder / OBJECTS / name, f"{index}/{OBJECTS}/{name}"), missing)
         self.push_vectors(index)
         self._push_pages(index, LEAST_IN_USE)
@@ -243,7 +241,9 @@ class Storage:
         folder = self.folder / index
         ids = [name.split("/")[-2] for name in self.remote.stats(f"{index}/snapshots")]
         try:
-            needed = _files(read_manifest(folder, snapshot_id) for snapshot_id in ids if snapshot_id not in going)
+            needed = stored_objects(
+                read_manifest(folder, snapshot_id) for snapshot_id in ids if snapshot_id not in going
+            )
         except SnapshotError as error:
             logger.warning("objects left alone, nobody can tell what they are for index=%s reason=%s", index, error)
             return {}
@@ -327,7 +327,3 @@ def _is_here(path: Path, size: int, *, checked: bool) -> bool:
     if not path.is_file() or path.stat().st_size != size:
         return False
     return not checked or sha256_of(path) == path.name
-
-
-def _files(manifests: Iterable[Manifest]) -> dict[str, int]:
-    return {name: file.bytes for name, file in stored_objects(manifests).items()}

@@ -85,9 +85,9 @@ class Remote:
             if expected is None:
                 self._pipe(name, data)
             elif expected == NEW:
-                return self._create(name, data)
+                return self._pipe_if(name, data, FileExistsError, mode="create")
             elif self._is_s3:
-                return self._replace(name, data, expected)
+                return self._pipe_if(name, data, FileNotFoundError, IfMatch=expected)
             elif (found := self.read(name)) is None or found.version != expected:
                 return False
             else:
@@ -152,12 +152,6 @@ class Remote:
     def _make_parent(self, name: str) -> None:
         if not self._is_s3:
             self._fs.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
-
-    def _create(self, name: str, data: bytes) -> bool:
-        return self._pipe_if(name, data, FileExistsError, mode="create")
-
-    def _replace(self, name: str, data: bytes, expected: str) -> bool:
-        return self._pipe_if(name, data, FileNotFoundError, IfMatch=expected)
 
     def _pipe_if(self, name: str, data: bytes, refusal: type[OSError], **condition: str) -> bool:
         """Write on a condition; False when it does not hold. refusal: what the library may call that."""

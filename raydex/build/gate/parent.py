@@ -36,10 +36,11 @@ class Parent:
         """The manifest, when the files behind it are whole. Those that the child shares have been checked with it."""
         if self.manifest is None:
             return None
-        files = {*stored_objects([self.manifest]).values()} - {*stored_objects([self._child]).values()}
+        checked = stored_objects([self._child])
         try:
-            for file in files:
-                check_object(self._index_dir / "objects" / file.sha256, file)
+            for name, file in stored_objects([self.manifest]).items():
+                if checked.get(name) != file:
+                    check_object(self._index_dir / "objects" / name, file)
         except SnapshotCorrupt as error:
             logger.warning("parent is damaged, only its figures count parent=%s %s", self._child.parent, error)
             return None
