@@ -12,7 +12,7 @@ import pytest
 
 from raydex.checkpoint import PageStore
 from raydex.embed import HashEmbedder
-from raydex.snapshot import current_id, list_snapshots, open_snapshot
+from raydex.snapshot import current_id, list_snapshots, open_snapshot, stored_objects
 from tests.builder import LISTS, urls
 from tests.docsite import DocSite, handbook, handbook_paths, own_words, page, question
 from tests.waiting import eventually
@@ -206,8 +206,7 @@ def test_forgotten_pages_are_gone_from_the_index_and_from_every_store(build, sit
     }
     assert build("--verify")[0] == 0
     assert build("--rollback")[0] == 1  # there is nothing to go back to
-    snapshot = open_snapshot(build.index_dir)
-    referred = {stored.sha256 for shard in snapshot.manifest.shards for stored in shard.objects.values()}
+    referred = set(stored_objects([open_snapshot(build.index_dir).manifest]))
     assert {path.name for path in (build.index_dir / "objects").iterdir()} == referred
 
 
