@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -129,17 +130,23 @@ def _run(client: RaydexClient, options: argparse.Namespace, console: Console) ->
     if not options.question:
         return _smoke_test(client, options, console)
     if options.json:
-        print(client.search_raw(options.question, k=options.k, index=options.index).decode())
+        print(client.search_raw(options.question, **_wanted(options)).decode())
         return PASSED
-    _show(client.search(options.question, k=options.k, index=options.index), console)
+    _show(client.search(options.question, **_wanted(options)), console)
     return PASSED
+
+
+def _wanted(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what is asked of the service beside the query; what the user left out is the service's to decide."""
+    chosen = {"mode": options.mode, "group_by": options.group_by}
+    return {"k": options.k, "index": options.index, **{name: value for name, value in chosen.items() if value}}
 
 
 def _smoke_test(client: RaydexClient, options: argparse.Namespace, console: Console) -> int:
     """Ask the sample questions, show the best hit of each and say what is wrong with the answers."""
     failed = 0
     for question in SAMPLE_QUESTIONS:
-        answer = client.search(question, k=options.k, index=options.index)
+        answer = client.search(question, **_wanted(options))
         problems = problems_of(answer)
         failed += bool(problems)
         console.print(Text(f"{'FAIL' if problems else 'ok  '} {question}", style="red" if problems else "green"))
@@ -180,12 +187,14 @@ def _show_result(result: Result, console: Console) -> None:
     path = " › ".join(dict.fromkeys((result.title, *result.headings)))
     console.print(Text(f"{result.rank:>3}  {result.score:.3f}  {_plain(path)}", style="bold"), soft_wrap=True)
     console.print(Text(f"     {_plain(result.source)}", style="cyan"), soft_wrap=True)
-    console.print(Padding(Text(f"{_excerpt(result.content)}\n"), (0, 0, 0, 5), expand=False))
+    console.print(Padding(Text(f"{_excerpt(result)}\n"), (0, 0, 0, 5), expand=False))
 
 
-def _excerpt(content: str) -> str:
-    text = " ".join(_plain(content).split())
-    return text if len(text) <= EXCERPT_CHARS else text[:EXCERPT_CHARS].rsplit(" ", 1)[0] + " …"
+def _excerpt(result: Result) -> str:
+    """Return what the service shows of the passage; of an older service's, its beginning."""
+    start, end = result.excerpt if result.excerpt[1] else (0, EXCERPT_CHARS)
+    text = " ".join(_plain(result.content[start:end]).split())
+    return f"{'… ' if start else ''}{text}{' …' if end < len(result.content) else ''}"
 
 
 def _plain(text: str) -> str:
@@ -248,7 +257,7 @@ def _evaluate(client: RaydexClient, options: argparse.Namespace) -> int:
         )
     else:
         client.wait_ready(options.wait)
-        asked = ask_all(client, golden.queries, options.concurrency, k=options.k, index=options.index)
+        asked = ask_all(client, golden.queries, options.concurrency, **_wanted(options))
     if options.run:
         write_run(options.run, asked.run, "raydex")
     for note in _notes(golden, asked, other):
@@ -300,14 +309,15 @@ def _notes(golden: Golden, asked: Asked, other: Mapping[str, Sequence[str]] | No
             yield f"index {index}: {' and '.join(snapshots)} answered; the figures are of a mixture"
 
 
-def ask_all(
-    client: RaydexClient, queries: Mapping[str, str], concurrency: int, *, k: int, index: Sequence[str]
-) -> Asked:
-    """Ask each query once, so many at a time; 429 and 503 are asked again as the client does."""
+def ask_all(client: RaydexClient, queries: Mapping[str, str], concurrency: int, **wanted: Any) -> Asked:
+    """Ask each query once, so many at a time; 429 and 503 are asked again as the client does.
+
+    wanted: what client.search takes beside the query.
+    """
 
     def ask(text: str) -> SearchAnswer | ServiceError:
         try:
-            return client.search(text, k=k, index=index)
+            return client.search(text, **wanted)
         except ServiceError as error:
             return error
 
@@ -342,6 +352,10 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the service [default: %(default)s]")
     parser.add_argument("-k", type=_at_least_one, help="hits to ask for [default: 5, with --evaluate 50]")
     parser.add_argument("--index", action="append", default=[], help="index to search; repeat it for several")
+    parser.add_argument("--mode", choices=("hybrid", "dense", "lexical"), help="what ranks [default: the service's]")
+    parser.add_argument(
+        "--group-by", choices=("none", "section", "page"), help="what one hit stands for [default: the service's]"
+    )
     parser.add_argument("--json", action="store_true", help="print the response as it came, or the figures of --load")
     parser.add_argument("--load", type=_at_least_one, metavar="N", help="measure N requests instead")
     parser.add_argument("--concurrency", type=_at_least_one, metavar="C", help="at a time [default: 8, to evaluate 4]")
