@@ -34,7 +34,7 @@ def disk(tmp_path_factory):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], check=False).returncode:
         pytest.skip("mounting a small file system needs root")
     yield disk
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)  # Ray's agents end up to a minute after their driver
 
 
 def fill(disk) -> None:

@@ -10,6 +10,7 @@ import pytest
 from raydex.embed import HashEmbedder
 from raydex.errors import BuildLocked
 from raydex.journal import moves
+from raydex.snapshot import stored_objects
 from raydex.storage.lease import FILE as LEASE
 from raydex.storage.remote import NEW, Remote
 from tests.machines import TEXTS, first_hit, published
@@ -176,8 +177,8 @@ def test_collection_removes_objects_of_snapshots_that_go_and_no_others(machine, 
     left = s3.objects(s3.name)
     kept = {m.snapshot_id for m in manifests} - set(freed["snapshots"])
     assert {name.split("/")[-2] for name in left if name.endswith("manifest.json")} == kept == set(freed["kept"])
-    needed = {f.sha256 for m in manifests if m.snapshot_id in kept for s in m.shards for f in s.objects.values()}
-    assert {name.rpartition("/")[2] for name in left if "/objects/" in name} == needed
+    needed = stored_objects(manifest for manifest in manifests if manifest.snapshot_id in kept)
+    assert {name.rpartition("/")[2] for name in left if "/objects/" in name} == set(needed)
     assert freed["objects"] == len(objects) - len(needed) > 0
     assert one("--list", "--json")[0] == 0
     assert {json.loads(line)["snapshot_id"] for line in one.stdout.splitlines()} == kept
