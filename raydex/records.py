@@ -356,7 +356,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a query found. facets: name → value → hits of all pages.
+    """What a query found. facets: name → value → hits of all pages. message: what to know of it, "" most times.
 
     confidence: from 0 to 1, whether the answer is there at all; None where only one leg has looked.
     """
@@ -364,6 +364,7 @@ class Found:
     hits: tuple[Hit, ...]
     confidence: float | None = None
     facets: dict[str, dict[str, int]] = field(default_factory=dict)
+    message: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

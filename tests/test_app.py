@@ -153,7 +153,7 @@ def test_a_query_longer_than_the_model_reads_is_answered_with_a_warning(client):
     answer = client.get("/search", params={"query": long}).json()
     assert (answer["message"], bool(answer["results"])) == (warning, True)
     batch = client.post("/search", json={"queries": ["short", long]}).json()
-    assert batch["message"] == "1 of 2 queries are longer than the model reads"
+    assert batch["message"] == "1 of 2 answers have a message of their own"
     assert [answer["message"] for answer in batch["answers"]] == ["", warning]
 
 

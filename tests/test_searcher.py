@@ -74,6 +74,14 @@ def test_phrases_must_stand_and_exclusions_must_not(searcher):
         assert not any("start" in anchor or "walk" in anchor for anchor in found), mode
 
 
+def test_quoted_words_that_stand_nowhere_are_searched_without_the_quotes_and_the_answer_says_so(searcher):
+    for mode in ("hybrid", "lexical"):
+        found = find(searcher, 'walk "tree folder"', mode=mode)
+        assert anchors(found)[0].endswith("#walk")
+        assert "without the quotes" in found.message
+    assert find(searcher, 'walk "folder tree"').message == ""
+
+
 def test_paths_are_whole_segments_of_path_or_url(searcher):
     for path in ("/3/library", "/3/library/", f"{SITE}library"):
         for mode in ("hybrid", "dense", "lexical"):

@@ -177,8 +177,8 @@ def test_collection_removes_objects_of_snapshots_that_go_and_no_others(machine, 
     left = s3.objects(s3.name)
     kept = {m.snapshot_id for m in manifests} - set(freed["snapshots"])
     assert {name.split("/")[-2] for name in left if name.endswith("manifest.json")} == kept == set(freed["kept"])
-    needed = stored_objects(manifest for manifest in manifests if manifest.snapshot_id in kept)
-    assert {name.rpartition("/")[2] for name in left if "/objects/" in name} == set(needed)
+    needed = set(stored_objects(manifest for manifest in manifests if manifest.snapshot_id in kept))
+    assert {name.rpartition("/")[2] for name in left if "/objects/" in name} == needed
     assert freed["objects"] == len(objects) - len(needed) > 0
     assert one("--list", "--json")[0] == 0
     assert {json.loads(line)["snapshot_id"] for line in one.stdout.splitlines()} == kept

@@ -37,6 +37,8 @@ _WORD = re.compile(r"\w+")
 MOST_WORDS_OF_A_NAME = 3
 """`git commit --amend` may be a name; a longer text is not looked up as one."""
 
+UNQUOTED = "no passage has the quoted words as they stand: searched without the quotes"
+
 NO_ROWS = np.empty(0, np.int64)
 
 
@@ -82,7 +84,10 @@ class Searcher:
         parsed = parse_query(query.text, self.lexical.is_name if self.lexical else lambda _: False)
         self._check(query, parsed)
         started = clock()
-        allowed = self._allowed(query, parsed)
+        allowed, message = self._allowed(query, parsed), ""
+        if parsed.phrases and allowed is not None and not allowed.any():
+            parsed, message = _unquoted(parsed), UNQUOTED
+            allowed = self._allowed(query, parsed)
         times.add("filter", clock() - started)
         ranking = self._ranking(query, parsed, vector, allowed, times)
         started = clock()
@@ -92,9 +97,8 @@ class Searcher:
             for rank, group in enumerate(groups[query.offset :][: query.k], start=query.offset + 1)
         ]
         heads = ranking.rows[[group.places[0] for group in groups]] if query.facets and groups else NO_ROWS
-        found = Found(
-            hits=tuple(hits), confidence=ranking.confidence, facets=self.facts.counts(heads) if query.facets else {}
-        )
+        facets = self.facts.counts(heads) if query.facets else {}
+        found = Found(hits=tuple(hits), confidence=ranking.confidence, facets=facets, message=message)
         times.add("present", clock() - started)
         return found
 
@@ -245,6 +249,7 @@ def merge_found(parts: Sequence[Found], *, k: int, offset: int) -> Found:
             facets[name] = dict(sorted(merged.items(), key=lambda pair: (-pair[1], pair[0])))
     return Found(
         hits=tuple(merge_hits([part.hits for part in parts], k=k, offset=offset)),
+        message=next((part.message for part in parts if part.message), ""),
         confidence=max((part.confidence for part in parts if part.confidence is not None), default=None),
         facets=facets,
     )
@@ -259,6 +264,11 @@ def _definitions(index: LexicalIndex, parsed: ParsedQuery) -> dict[int, float]:
             for row in rows[:DEPTH].tolist():
                 found[row] = max(found.get(row, 0.0), bonus)
     return found
+
+
+def _unquoted(parsed: ParsedQuery) -> ParsedQuery:
+    words = tuple(word for phrase in parsed.phrases for word in phrase.split())
+    return replace(parsed, words=(*parsed.words, *words), phrases=())
 
 
 def _explanation(scored: Scored, place: int) -> dict[str, float]:

@@ -97,7 +97,7 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         check_range(k=request.k, offset=request.offset, config=config)
         found = await find(backend, [_query(text, request) for text in request.queries], names=request.index)
         return BatchResponse(
-            message=_join(_shortened(found), _skipped(found)),
+            message=_join(_with_messages(found), _skipped(found)),
             snapshot=found.snapshot,
             answers=_answers(request.queries, found),
             timings_s=found.timings_s,
@@ -226,9 +226,9 @@ def _results(hits: Sequence[Hit]) -> list[Result]:
     ]
 
 
-def _shortened(found: Findings) -> str:
+def _with_messages(found: Findings) -> str:
     count = sum(bool(warning) for warning in found.warnings)
-    return f"{count} of {len(found.warnings)} queries are longer than the model reads" if count else ""
+    return f"{count} of {len(found.warnings)} answers have a message of their own" if count else ""
 
 
 def _skipped(found: Findings) -> str:

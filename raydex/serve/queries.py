@@ -87,7 +87,10 @@ async def find(backend: Backend, queries: Sequence[Query], *, names: Sequence[st
     _record(backend.recorder, found, times)
     return Findings(
         found=found,
-        warnings=[_warning(engine, indexes, query) for query in queries],
+        warnings=[
+            "; ".join(filter(None, (answer.message, _warning(engine, indexes, query))))
+            for query, answer in zip(queries, found, strict=True)
+        ],
         skipped=() if names else tuple(engine.reasons),
         snapshot=_snapshot_ids(indexes),
         timings_s={stage: round(seconds, 6) for stage, seconds in times.seconds.items()},
