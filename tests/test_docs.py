@@ -93,6 +93,14 @@ def test_embedding_and_build_numbers_of_the_readme_are_those_that_the_benches_wr
         assert words in readme, f"README.md should say {words!r} (bench/results/)"
 
 
+def test_retrieval_numbers_of_the_readme_are_those_that_the_bench_wrote():
+    sets = json.loads((ROOT / "bench" / "results" / "retrieval.json").read_text())["sets"]
+    means = sets["python-docs"]["figures"]["all"]
+    shown = ("page-hit@1", "pages-hit@5", "section-hit@5", "page-nDCG@10")
+    words = ", ".join(f"{name} {means[name]['mean']:.2f}" for name in shown).replace("page-nDCG", "nDCG")
+    assert words in (ROOT / "README.md").read_text(), f"README.md should say {words!r} (bench/results/retrieval.json)"
+
+
 def test_numbers_of_the_evaluation_page_are_those_that_the_bench_wrote():
     sets = json.loads((ROOT / "bench" / "results" / "retrieval.json").read_text())["sets"]
     pinned = tomllib.loads((ROOT / "bench" / "expected.toml").read_text())
