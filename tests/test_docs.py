@@ -101,6 +101,14 @@ def test_retrieval_numbers_of_the_readme_are_those_that_the_bench_wrote():
     assert words in (ROOT / "README.md").read_text(), f"README.md should say {words!r} (bench/results/retrieval.json)"
 
 
+def test_symbol_numbers_of_the_readme_are_those_that_the_bench_wrote():
+    found = json.loads((ROOT / "bench" / "results" / "symbols.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    for site in ("inventory", "manual"):
+        words = f"{100 * found[site]['rank1']:.1f} % of {found[site]['names']}"
+        assert words in readme, f"README.md should say {words!r} (bench/results/symbols.json)"
+
+
 def test_numbers_of_the_evaluation_page_are_those_that_the_bench_wrote():
     sets = json.loads((ROOT / "bench" / "results" / "retrieval.json").read_text())["sets"]
     pinned = tomllib.loads((ROOT / "bench" / "expected.toml").read_text())
