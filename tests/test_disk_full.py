@@ -1,6 +1,7 @@
 """A real file system runs full in the middle of a build, at each stage: a clear error, nothing damaged."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -66,7 +67,8 @@ def test_disk_that_runs_full_ends_the_build_clearly_and_the_same_command_resumes
 
         monkeypatch.setattr(owner, name, full)
         assert build(site.url)[0] == 1
-        assert f"error: {build.index_dir}: 0 MiB free" in build.stderr
+        # a little may be free again by then: what other tasks had begun to write is removed
+        assert re.search(rf"error: {re.escape(str(build.index_dir))}\S*: \d+ MiB free", build.stderr)
         assert "the live snapshot is untouched and the same command resumes" in build.stderr
         assert "Traceback" not in build.stderr
         assert current_id(build.index_dir) == live
