@@ -37,10 +37,11 @@ def run(url: str, data_dir: Path, *more: str) -> dict[str, Any]:
 
 def edit(folder: Path, pages: int) -> list[str]:
     """Write a sentence into pages that the start page leads to; return their names."""
-    names = ("tutorial/controlflow.html", "using/cmdline.html", "library/intro.html")[:pages]
+    names = ("tutorial/index.html", "extending/index.html", "library/index.html")[:pages]
     for name in names:
-        text = (folder / name).read_text(encoding="utf-8")
-        (folder / name).write_text(text.replace("</p>", " A sentence that is new.</p>", 1), encoding="utf-8")
+        head, main, body = (folder / name).read_text(encoding="utf-8").partition('role="main"')
+        body = body.replace("</p>", " A sentence that is new.</p>", 1)
+        (folder / name).write_text(head + main + body, encoding="utf-8")
     return list(names)
 
 
@@ -77,7 +78,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pages", type=int, default=100, help="Pages to index. [default: 100]")
+    parser.add_argument("--pages", type=int, default=500, help="Pages to index. [default: 500]")
     parser.add_argument("--model", default=MODEL, help=f"Embedding model. [default: {MODEL}]")
     options = parser.parse_args()
     for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
