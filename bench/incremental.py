@@ -1,4 +1,4 @@
-"""What a rebuild costs, beside the first build: nothing changed, and one page in a hundred edited. About 4 minutes.
+"""What a rebuild costs, beside the first build: nothing changed, and one page in a hundred edited. about 3 minutes.
 
     python bench/incremental.py [--pages 100] [--model all-MiniLM-L6-v2]      needs: apt-get install python3-doc
 
