@@ -1,6 +1,6 @@
 """What a rebuild costs, beside the first build: nothing changed, and one page in a hundred edited. about 3 minutes.
 
-    python bench/incremental.py [--pages 100] [--model all-MiniLM-L6-v2]      needs: apt-get install python3-doc
+    python bench/incremental.py [--pages 500] [--model all-MiniLM-L6-v2]      needs: apt-get install python3-doc
 
 Python's own documentation, its first pages from the start page, served on loopback. Each build is a run of
 build_index.py, so a start of Python and Ray is part of each. The last line is one JSON object, also written to
