@@ -63,12 +63,13 @@ class DenseSearcher:
         ]
         scanned = time.perf_counter()
         scores = np.concatenate([*(scores for scores, _ in parts), np.empty(0, np.float32)])
-        rows = np.concatenate([rows + start for (_, rows), start in zip(parts, self._starts, strict=False)] or [[]])
-        order = self._order(scores, rows.astype(np.int64), wanted)
+        places = [rows + start for (_, rows), start in zip(parts, self._starts, strict=False)]
+        rows = np.concatenate([*places, np.empty(0, np.int64)])
+        order = self._order(scores, rows, wanted)
         if times is not None:
             times.add("scan", scanned - started)
             times.add("merge", time.perf_counter() - scanned)
-        return scores[order], rows[order].astype(np.int64)
+        return scores[order], rows[order]
 
     def cosines(self, vector: Vectors, rows: Rows) -> Vectors:
         """Return the scores of these rows; the last bits may differ from rank()."""

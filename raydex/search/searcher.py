@@ -92,8 +92,9 @@ class Searcher:
         ranking = self._ranking(query, parsed, vector, allowed, times)
         started = clock()
         groups = self._groups(ranking, query)
+        terms = {term.term for term in self.lexical.expand(parsed)} if self.lexical else set()
         hits = [
-            self._hit(ranking, group, query, parsed, rank)
+            self._hit(ranking, group, query, terms, rank)
             for rank, group in enumerate(groups[query.offset :][: query.k], start=query.offset + 1)
         ]
         heads = ranking.rows[[group.places[0] for group in groups]] if query.facets and groups else NO_ROWS
@@ -204,9 +205,9 @@ class Searcher:
                 alike.append((group, words))
         return kept
 
-    def _hit(self, ranking: _Ranking, group: _Group, query: Query, parsed: ParsedQuery, rank: int) -> Hit:
+    def _hit(self, ranking: _Ranking, group: _Group, query: Query, terms: set[str], rank: int) -> Hit:
         first, *others = (
-            self._passage(ranking, place, query, parsed, rank) for place in self._shown(ranking, group, query)
+            self._passage(ranking, place, query, terms, rank) for place in self._shown(ranking, group, query)
         )
         copies = tuple(self.dense.chunk(int(ranking.rows[place])).url for place in group.copies)
         return replace(first, more=tuple(others), copies=copies)
@@ -219,10 +220,9 @@ class Searcher:
         best = dict(zip(reversed(sections), reversed(group.places), strict=True))
         return sorted(best.values())[: 1 + MORE_IN_GROUP]
 
-    def _passage(self, ranking: _Ranking, place: int, query: Query, parsed: ParsedQuery, rank: int) -> Hit:
+    def _passage(self, ranking: _Ranking, place: int, query: Query, terms: set[str], rank: int) -> Hit:
         row = int(ranking.rows[place])
         chunk = self.dense.chunk(row)
-        terms = {term.term for term in self.lexical.expand(parsed)} if self.lexical else set()
         marked = highlights(chunk.text, terms, self.facts.facets["language"].value(row)) if terms else ()
         scores = {"dense": float(ranking.dense[place]), "lexical": float(ranking.lexical[place])}
         return Hit(

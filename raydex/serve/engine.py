@@ -10,7 +10,7 @@ An index that cannot be opened keeps its reason and leaves the others alone. Met
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from threading import Lock
 
@@ -120,10 +120,10 @@ class Engine:
             for index in indexes
             if index.searcher.lexical is not None
         ]
-        ranked = [one for rank in zip_longest(*lists) for one in rank if one is not None]
-        best = {found.text: (name, found) for name, found in reversed(ranked)}
-        texts = dict.fromkeys(found.text for _, found in ranked)
-        return [best[text] for text in texts][:k]
+        best: dict[str, tuple[str, Suggestion]] = {}
+        for one in filter(None, chain.from_iterable(zip_longest(*lists))):
+            best.setdefault(one[1].text, one)
+        return list(best.values())[:k]
 
     def length_warning(self, model_id: str, text: str) -> str:
         """Return what to tell the caller when the model cannot read the whole text; empty when it can."""
