@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raydex.errors import ParseError
 from raydex.parse import Document, parse_page
-from tests.test_parse import page
+from tests.pages import page
 
 # fmt: off
 NAMES = st.sampled_from([
