@@ -19,8 +19,9 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     **dict.fromkeys(STAGES, WORDS),
     "ann": WORDS,
     "tables": WORDS,
+    "columns": WORDS,
     "lexical": WORDS | {"query"},  # it searches what a query was read as
-    "shard": WORDS | {"ann", "tables"},  # the files of a shard; index and tables are matters of their own
+    "shard": WORDS | {"ann", "tables", "columns"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
