@@ -28,14 +28,17 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "checkpoint": WORDS,
     "cluster": WORDS,
     "storage": WORDS | {"snapshot", "journal"},
+    "lineage": WORDS | {"shard", "snapshot", "journal", "storage"},  # both programs roll back
     "search": WORDS | {"ann", "embed", "shard", "lexical", "query", "snapshot"},
     "interop": WORDS | {"client", "snapshot", "embed"},
     "observe": WORDS | {"client", "evaluate"},
     "build": WORDS
     | STAGES - {"answer", "client"}
-    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
+    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search"}
+    | {"interop", "storage", "lineage"},
     "serve": WORDS
-    | {"cluster", "embed", "lexical", "snapshot", "storage", "search", "query", "answer", "observe", "evaluate"},
+    | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
+    | {"answer", "observe", "evaluate"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},

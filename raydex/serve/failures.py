@@ -23,6 +23,7 @@ from raydex.errors import (
     IndexNotFound,
     QueryError,
     RaydexError,
+    RollbackRefused,
     SectionNotFound,
     SnapshotError,
     StorageError,
@@ -37,6 +38,7 @@ STATUS: dict[type[RaydexError], int] = {
     QueryError: 422,
     IndexNotFound: 404,
     SectionNotFound: 404,
+    RollbackRefused: 409,
     SnapshotError: 503,
     EmbedError: 503,
     StorageError: 503,
@@ -57,7 +59,7 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
         if status is None:
             raise error
         field = error.field if isinstance(error, QueryError) else None
-        return _respond(request.scope, status, _snake_case(type(error)), reason_text(error, config), field=field)
+        return _respond(request.scope, status, _snake_case(type(error)), reason_text(str(error), config), field=field)
 
     app.add_exception_handler(RaydexError, known)
     app.add_exception_handler(RequestValidationError, _malformed)
