@@ -292,6 +292,12 @@ class ServeConfig(IndexesConfig):
         "", description="Where to load the embedding model from, when not under the name in the manifest; its checksum "
         "must match."
     )  # fmt: skip
+    swap_check_s: float = Field(
+        2.0,
+        ge=0,
+        description="Seconds between two looks for a newly published (or rolled back) snapshot, which is then served "
+        "without a restart; 0: swap only when POST /admin/reload says so.",
+    )
     replicas: int = Field(1, ge=1, le=64, description="Processes that answer queries, each with the whole snapshot.")
     max_k: int = Field(100, ge=1, le=1000, description="Largest k a caller may ask for.")
     max_offset: int = Field(1000, ge=0, description="Largest offset a caller may ask for.")

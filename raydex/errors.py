@@ -20,6 +20,7 @@
     ├── NothingToIndex           the crawl ended without one chunk
     ├── IndexNotFound            the service does not serve this index
     ├── SectionNotFound          no served index holds this section
+    ├── RollbackRefused          the service cannot make that snapshot live
     ├── QueryError               a query is empty, too long or out of range
     ├── RequestRefused           a request is over a limit, or malformed, before anybody looks at its meaning
     │   ├── MalformedRequest     its URL or headers are not well formed
@@ -262,6 +263,10 @@ class SectionNotFound(RaydexError):
 
     def __str__(self) -> str:
         return f"no section {self.section_id!r} in the served snapshots; take `section_id` from a hit."
+
+
+class RollbackRefused(RaydexError):
+    """The service cannot make that snapshot live; the live one stays."""
 
 
 class QueryError(RaydexError):

@@ -2,7 +2,8 @@
 
     app = create_app(DirectBackend(engine, MemoryRecorder()), config)
 
-GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · /healthz · /readyz · /docs
+GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · POST /admin/… · /healthz
+/readyz · /docs
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -19,6 +21,7 @@ from starlette.middleware import Middleware
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
 from raydex.records import Filters, Hit, Query
+from raydex.serve.admin import admin_routes
 from raydex.serve.deadlines import Deadline
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.limits import Limits
@@ -41,6 +44,7 @@ from raydex.serve.schemas import (
     SuggestResponse,
 )
 from raydex.serve.status import index_statuses, record_gauges
+from raydex.serve.swapping import Follower
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +79,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         description=_describe_limits(config),
         version=CODE_VERSION,
         redirect_slashes=False,
-        lifespan=lambda _: _fresh_gauges(backend, config),
+        lifespan=lambda _: _at_work(backend, config),
         middleware=[
             Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
             Middleware(Limits, config=config.limits),
@@ -86,6 +90,8 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     app.include_router(_search_routes(backend, config), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
+    if is_loopback(config.host):  # there are no keys yet
+        app.include_router(admin_routes(backend), tags=["admin"])
     return app
 
 
@@ -210,20 +216,25 @@ def _health_routes(backend: Backend) -> APIRouter:
 
 
 @asynccontextmanager
-async def _fresh_gauges(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
-    async def keep() -> None:
+async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
+    """Keep the gauges fresh and follow CURRENT for as long as the app runs."""
+
+    async def keep_gauges() -> None:
         while True:
             statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
             record_gauges(statuses, backend.recorder)
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
-    task = asyncio.create_task(keep())
+    follower = Follower(backend.engine, backend.swaps, backend.recorder)
+    tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:
@@ -275,6 +286,13 @@ def _skipped(found: Findings) -> str:
 
 def _join(*messages: str) -> str:
     return "; ".join(message for message in messages if message)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def _describe_limits(config: ServeConfig) -> str:

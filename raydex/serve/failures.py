@@ -29,6 +29,7 @@ from raydex.errors import (
     QueryError,
     RaydexError,
     RequestRefused,
+    RollbackRefused,
     SectionNotFound,
     SnapshotError,
     StorageError,
@@ -44,6 +45,7 @@ STATUS: dict[type[RaydexError], int] = {
     QueryError: 422,
     IndexNotFound: 404,
     SectionNotFound: 404,
+    RollbackRefused: 409,
     SnapshotError: 503,
     EmbedError: 503,
     StorageError: 503,
@@ -69,7 +71,7 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
 
     async def known(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RaydexError)
-        return respond_to(request.scope, error, reason_text(error, config))
+        return respond_to(request.scope, error, reason_text(str(error), config))
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         cause = error.__cause__  # FastAPI makes a 400 of whatever is raised while it reads a body
