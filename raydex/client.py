@@ -215,12 +215,12 @@ class _Service:
     """What both clients share: settings, what is tried again and when, how answers and failures are read."""
 
     def __init__(self, url: str, settings: ClientSettings) -> None:
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._timeout_s = settings.get("timeout_s", 30.0)
         self._attempts, self._deadline_s = settings.get("attempts", 4), settings.get("deadline_s", 60.0)
         # trust_env: a proxy named in the environment would be asked for 127.0.0.1 too
         self._connection: dict[str, Any] = {
-            "base_url": self._url,
+            "base_url": self.url,
             "timeout": self._timeout_s,
             "trust_env": False,
             "headers": _credentials(settings.get("api_key", "")),
@@ -259,14 +259,14 @@ class _Service:
         try:
             return call.read(response.content)
         except ValidationError as error:
-            raise ServiceError(self._url, response.status_code, "unexpected_answer", str(error)) from error
+            raise ServiceError(self.url, response.status_code, "unexpected_answer", str(error)) from error
 
     def _failure(self, outcome: Outcome) -> ServiceError:
         if not isinstance(outcome, httpx.Response):
-            return ServiceError(self._url, 0, type(outcome).__name__, str(outcome) or "no answer in time")
+            return ServiceError(self.url, 0, type(outcome).__name__, str(outcome) or "no answer in time")
         body = _error_body(outcome)
         return ServiceError(
-            self._url,
+            self.url,
             outcome.status_code,
             str(body.get("type", "unknown")),
             str(body.get("message", outcome.text[:200])),

@@ -1,5 +1,6 @@
 """The service on a real Ray: over HTTP, with its metrics, as the script a user starts and stops."""
 
+import asyncio
 import json
 import os
 import signal
@@ -13,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import numpy as np
 import pytest
 
 import serve_index
-from raydex.client import RaydexClient
-from raydex.config import ServeConfig
+from raydex.client import AsyncRaydexClient, RaydexClient, SearchAnswer
+from raydex.config import LimitsConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import ConfigError, ServiceError, SnapshotNotFound
 from raydex.records import Vectors
@@ -55,7 +57,9 @@ def url(cluster: Any, data_dir: Path) -> Iterator[str]:
 
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    config = ServeConfig(data_dir=data_dir, index=("docs", "unbuilt"), embed_batch=8)
+    config = ServeConfig(
+        data_dir=data_dir, index=("docs", "unbuilt"), embed_batch=8, limits=LimitsConfig(body_timeout_s=1)
+    )
     serve.run(build_application(config), name="raydex", route_prefix="/")
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
@@ -71,6 +75,32 @@ def test_concurrent_requests_each_get_their_own_answer(client):
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda text: client.search(text, k=1, index=["docs"]), TEXTS.values()))
     assert [answer.results[0].content for answer in answers] == list(TEXTS.values())
+
+
+def test_an_async_client_asks_many_at_once(url):
+    async def ask_all() -> list[SearchAnswer]:
+        async with AsyncRaydexClient(url) as client:
+            return await asyncio.gather(*(client.search(text, k=1, index=["docs"]) for text in TEXTS.values()))
+
+    assert [answer.results[0].content for answer in asyncio.run(ask_all())] == list(TEXTS.values())
+
+
+def test_limits_hold_behind_the_proxy(url):
+    with httpx.Client(base_url=url, trust_env=False) as http:
+        long = http.post("/search", content=b"x" * 2_000_000, headers={"Content-Type": "application/json"})
+        deep = http.post("/search", content=b"[" * 100, headers={"Content-Type": "application/json"})
+        late = http.get("/search?query=x&index=docs&timeout_ms=100000")
+    answers = [(answer.status_code, answer.json()["error"]["type"]) for answer in (long, deep, late)]
+    assert answers == [(413, "body_too_large"), (422, "query_error"), (422, "query_error")]
+
+
+def test_a_body_that_trickles_is_let_go_behind_the_proxy(url):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = "POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+        connection.sendall(head.encode())
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408")
 
 
 def test_a_batch_is_answered_in_order(client):
