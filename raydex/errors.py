@@ -21,6 +21,9 @@
     ├── IndexNotFound            the service does not serve this index
     ├── SectionNotFound          no served index holds this section
     ├── QueryError               a query is empty, too long or out of range
+    ├── AuthError                a request without a valid API key
+    ├── Forbidden                a request that its key, or where it comes from, does not allow
+    ├── RateLimited              a key made more requests than it may
     └── ServiceError             the service gave an error, or no answer at all (raised by the client)
 
 Each message says what, where, found against expected, and what to do. All facts go through `super().__init__`, so
@@ -266,6 +269,35 @@ class QueryError(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
+
+
+class AuthError(RaydexError):
+    """A request without a valid API key. One text whatever is wrong with it, so that nothing is learned by trying.
+
+    is_given: there was one. It only changes WWW-Authenticate.
+    """
+
+    def __init__(self, *, is_given: bool = False) -> None:
+        super().__init__()
+        self.is_given = is_given
+
+    def __str__(self) -> str:
+        return "a valid API key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+
+
+class Forbidden(RaydexError):
+    """A request that its key, or where it comes from, does not allow."""
+
+
+class RateLimited(RaydexError):
+    """A key made more requests than it may. limit: `20/second`; retry_after_s: seconds until there is room again."""
+
+    def __init__(self, limit: str, retry_after_s: float) -> None:
+        super().__init__(limit, retry_after_s)
+        self.limit, self.retry_after_s = limit, retry_after_s
+
+    def __str__(self) -> str:
+        return f"more than {self.limit} with this key; try again in {self.retry_after_s:g} s."
 
 
 class ServiceError(RaydexError):

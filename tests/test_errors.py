@@ -30,6 +30,9 @@ SAMPLES = [
     errors.IndexNotFound("docs", ("a", "b")),
     errors.SectionNotFound("https://a/#b"),
     errors.QueryError("k", "at most 100"),
+    errors.AuthError(is_given=True),
+    errors.Forbidden("the scope admin is needed"),
+    errors.RateLimited("20/second", 1),
     errors.ServiceError("http://a:8000", 503, "snapshot_not_found", "nothing is published", "r1", 5.0),
 ]
 

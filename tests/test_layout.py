@@ -23,6 +23,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "shard": WORDS | {"ann", "tables"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
+    "keys": WORDS,
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
@@ -34,7 +35,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     | STAGES - {"answer", "client"}
     | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
     "serve": WORDS
-    | {"cluster", "embed", "lexical", "snapshot", "storage", "search", "query", "answer", "observe", "evaluate"},
+    | {"cluster", "embed", "lexical", "snapshot", "storage", "search", "query", "answer", "observe", "evaluate"}
+    | {"keys"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},
@@ -53,6 +55,7 @@ ONLY_IN = {
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "botocore": {"storage"},
+    "limits": {"serve"},
 }
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 80
 

@@ -11,15 +11,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi import Query as QueryString
 from starlette.middleware import Middleware
 
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
+from raydex.keys import KeyRing
 from raydex.records import Filters, Hit, Query
+from raydex.serve.access import Access, allowed_indexes
 from raydex.serve.failures import Edge, add_failure_handlers
-from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe
+from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe, select_allowed
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -45,6 +47,8 @@ GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
 
 FAILURES: dict[int | str, dict[str, object]] = {
+    401: {"model": FailureResponse, "description": "A valid API key is needed."},
+    403: {"model": FailureResponse, "description": "The key does not allow this."},
     422: {"model": FailureResponse, "description": "A parameter is wrong; `field` names it."},
     404: {"model": FailureResponse, "description": "No such index or section."},
     503: {"model": FailureResponse, "description": "Not ready; try again after Retry-After seconds."},
@@ -60,7 +64,10 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         version=CODE_VERSION,
         redirect_slashes=False,
         lifespan=lambda _: _fresh_gauges(backend, config),
-        middleware=[Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id)],
+        middleware=[
+            Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
+            Middleware(Access, config=config, keys=KeyRing(config.keys_path)),
+        ],
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
@@ -74,10 +81,11 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     router = APIRouter()
 
     @router.get("/search", summary="Search for one query")
-    async def search(parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
+    async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=parameters.offset, config=config)
-        found = await find(backend, [_query(parameters.query, parameters)], names=parameters.index)
+        allowed = allowed_indexes(request.scope)
+        found = await find(backend, [_query(parameters.query, parameters)], names=parameters.index, allowed=allowed)
         answer = found.found[0]
         return SearchResponse(
             message=_join(found.warnings[0], _skipped(found)),
@@ -89,26 +97,28 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         )
 
     @router.post("/search", summary="Search for several queries at once")
-    async def search_many(request: BatchRequest) -> BatchResponse:
-        if len(request.queries) > config.max_batch:
-            raise QueryError("queries", f"has {len(request.queries)} queries, at most {config.max_batch} are taken")
-        for position, text in enumerate(request.queries):
+    async def search_many(request: Request, batch: BatchRequest) -> BatchResponse:
+        if len(batch.queries) > config.max_batch:
+            raise QueryError("queries", f"has {len(batch.queries)} queries, at most {config.max_batch} are taken")
+        for position, text in enumerate(batch.queries):
             check_text(text, f"queries[{position}]", config)
-        check_range(k=request.k, offset=request.offset, config=config)
-        found = await find(backend, [_query(text, request) for text in request.queries], names=request.index)
+        check_range(k=batch.k, offset=batch.offset, config=config)
+        allowed = allowed_indexes(request.scope)
+        found = await find(backend, [_query(text, batch) for text in batch.queries], names=batch.index, allowed=allowed)
         return BatchResponse(
             message=_join(_with_messages(found), _skipped(found)),
             snapshot=found.snapshot,
-            answers=_answers(request.queries, found),
+            answers=_answers(batch.queries, found),
             timings_s=found.timings_s,
         )
 
     @router.get("/suggest", summary="Symbols, titles and headings, while a person types")
-    async def suggest(parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
+    async def suggest(request: Request, parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=0, config=config)
         engine = backend.engine
-        found = engine.suggest(engine.select(parameters.index), parameters.query, k=parameters.k)
+        indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
+        found = engine.suggest(indexes, parameters.query, k=parameters.k)
         return SuggestResponse(
             suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
         )
@@ -139,12 +149,15 @@ def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     router = APIRouter()
 
     @router.get("/indexes", summary="What is served, and how old it is")
-    async def indexes() -> IndexesResponse:
-        return IndexesResponse(indexes=await asyncio.to_thread(index_statuses, backend.engine, config))
+    async def indexes(request: Request) -> IndexesResponse:
+        statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
+        allowed = allowed_indexes(request.scope)
+        return IndexesResponse(indexes=[one for one in statuses if allowed is None or one.name in allowed])
 
     @router.get("/sections/{section_id:path}", summary="A whole section, by the percent-encoded id from a hit")
-    async def section(section_id: str) -> SectionResponse:
-        index, found = await asyncio.to_thread(backend.engine.section, section_id)
+    async def section(request: Request, section_id: str) -> SectionResponse:
+        allowed = allowed_indexes(request.scope)
+        index, found = await asyncio.to_thread(backend.engine.section, section_id, allowed=allowed)
         return SectionResponse(
             section_id=found.section_id,
             source=found.url,
@@ -165,8 +178,8 @@ def _health_routes(backend: Backend) -> APIRouter:
         return AliveResponse()
 
     @router.get("/readyz", summary="Is every index open, and does a search work?")
-    async def readyz() -> ReadyResponse:
-        return ReadyResponse(snapshot=await probe(backend))
+    async def readyz(request: Request) -> ReadyResponse:
+        return ReadyResponse(snapshot=await probe(backend, allowed_indexes(request.scope)))
 
     return router
 

@@ -4,6 +4,7 @@ error → {"error": {"type": "query_error", "message": "k: is 500, allowed are 1
 """
 
 import logging
+import math
 import re
 import time
 import uuid
@@ -19,9 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raydex.config import ServeConfig
 from raydex.errors import (
+    AuthError,
     EmbedError,
+    Forbidden,
     IndexNotFound,
     QueryError,
+    RateLimited,
     RaydexError,
     SectionNotFound,
     SnapshotError,
@@ -34,7 +38,10 @@ from raydex.serve.status import reason_text
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[RaydexError], int] = {
+    AuthError: 401,
+    Forbidden: 403,
     QueryError: 422,
+    RateLimited: 429,
     IndexNotFound: 404,
     SectionNotFound: 404,
     SnapshotError: 503,
@@ -53,15 +60,33 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
     """Give each foreseen error its response; what none of these takes is left to Edge."""
 
     async def known(request: Request, error: Exception) -> JSONResponse:
-        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
-        if status is None:
-            raise error
-        field = error.field if isinstance(error, QueryError) else None
-        return _respond(request.scope, status, _snake_case(type(error)), reason_text(error, config), field=field)
+        assert isinstance(error, RaydexError)
+        return failure_response(request.scope, error, config)
 
     app.add_exception_handler(RaydexError, known)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
+
+
+def failure_response(scope: Scope, error: RaydexError, config: ServeConfig) -> JSONResponse:
+    """Return the response to a foreseen error; raises the error when the table does not foresee it.
+
+    For the layers that stand before the routes: what they raise meets no handler.
+    """
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    if status is None:
+        raise error
+    field = error.field if isinstance(error, QueryError) else None
+    kind, text = _snake_case(type(error)), reason_text(error, config)
+    return _respond(scope, status, kind, text, field=field, headers=_headers(error))
+
+
+def _headers(error: RaydexError) -> dict[str, str]:
+    if isinstance(error, AuthError):  # RFC 6750
+        return {"WWW-Authenticate": 'Bearer realm="raydex"' + (', error="invalid_token"' if error.is_given else "")}
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return {}
 
 
 class Edge:
