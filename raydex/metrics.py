@@ -78,6 +78,18 @@ METRICS: dict[str, Metric] = {
             buckets=SECONDS,
         ),
         _serve(
+            "raydex_refused_requests",
+            "counter",
+            "Requests refused before a route saw them, by reason (auth_error, forbidden, rate_limited). Rising "
+            "auth_error: a key ended, or somebody tries.",
+            "reason",
+        ),
+        _serve(
+            "raydex_limiter_failures",
+            "counter",
+            "Times the Redis that counts rates did not answer, at most one in 5 s; replicas count alone meanwhile.",
+        ),
+        _serve(
             "raydex_search_stage_seconds",
             "histogram",
             "Seconds per search stage. Rising embed: too few replicas; rising scan: shards too large.",

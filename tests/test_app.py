@@ -467,7 +467,7 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
     options = {"k", "offset", "index", "mode", "group_by", "facets", "explain"}
     assert {parameter["name"] for parameter in search["parameters"]} == {"query"} | options | filters
     assert all(parameter["description"] for parameter in search["parameters"])
-    assert set(search["responses"]) == {"200", "401", "403", "404", "422", "503"}
+    assert set(search["responses"]) == {"200", "401", "403", "404", "422", "429", "503"}
     failure = search["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
     assert failure.endswith("/FailureResponse")
     assert "HTTPValidationError" not in document["components"]["schemas"]

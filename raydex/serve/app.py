@@ -15,13 +15,16 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi import Query as QueryString
 from starlette.middleware import Middleware
 
-from raydex.config import CODE_VERSION, ServeConfig
+from raydex.config import ServeConfig
 from raydex.errors import QueryError
 from raydex.keys import KeyRing
 from raydex.records import Filters, Hit, Query
-from raydex.serve.access import Access, allowed_indexes
+from raydex.serve.access import Access, allowed_indexes, charge
+from raydex.serve.accesslog import AccessLog
 from raydex.serve.failures import Edge, add_failure_handlers
+from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
 from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe, select_allowed
+from raydex.serve.rates import Meter
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -43,12 +46,16 @@ from raydex.serve.status import index_statuses, record_gauges
 
 logger = logging.getLogger(__name__)
 
+API_VERSION = "1"
+"""Of the routes and bodies. The version of the program is nobody's business who only calls it."""
+
 GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
 
 FAILURES: dict[int | str, dict[str, object]] = {
     401: {"model": FailureResponse, "description": "A valid API key is needed."},
     403: {"model": FailureResponse, "description": "The key does not allow this."},
+    429: {"model": FailureResponse, "description": "Too many requests with this key; see Retry-After and RateLimit."},
     422: {"model": FailureResponse, "description": "A parameter is wrong; `field` names it."},
     404: {"model": FailureResponse, "description": "No such index or section."},
     503: {"model": FailureResponse, "description": "Not ready; try again after Retry-After seconds."},
@@ -61,16 +68,32 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         title="Raydex",
         summary="Search in documentation.",
         description=_describe_limits(config),
-        version=CODE_VERSION,
+        version=API_VERSION,
+        docs_url=None,  # ours, below, has a policy of what it may load
+        redoc_url=None,
         redirect_slashes=False,
         lifespan=lambda _: _fresh_gauges(backend, config),
         middleware=[
-            Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
-            Middleware(Access, config=config, keys=KeyRing(config.keys_path)),
+            Middleware(
+                Edge,
+                recorder=backend.recorder,
+                access_log=AccessLog(config.access.access_log),
+                adds_header=adds_request_id,
+            ),
+            *cross_origin(config.access.cors_origins),
+            Middleware(
+                Access,
+                config=config,
+                keys=KeyRing(config.keys_path),
+                meter=Meter(config.access, backend.recorder),
+                recorder=backend.recorder,
+            ),
         ],
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
+    add_docs_page(app)
+    describe_keys(app)
     app.include_router(_search_routes(backend, config), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
@@ -103,6 +126,7 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         for position, text in enumerate(batch.queries):
             check_text(text, f"queries[{position}]", config)
         check_range(k=batch.k, offset=batch.offset, config=config)
+        await charge(request.scope, len(batch.queries) - 1)
         allowed = allowed_indexes(request.scope)
         found = await find(backend, [_query(text, batch) for text in batch.queries], names=batch.index, allowed=allowed)
         return BatchResponse(

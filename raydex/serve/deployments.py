@@ -26,6 +26,7 @@ from raydex.config import ServeConfig
 from raydex.errors import ConfigError, RaydexError
 from raydex.metrics import METRICS, Metric
 from raydex.records import Vectors
+from raydex.serve import accesslog
 from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
 from raydex.serve.recorder import Recorder
@@ -63,6 +64,7 @@ class SearchService:
     """
 
     def __init__(self, config: ServeConfig) -> None:
+        _log_with_serve()
         self._config = config
         self.engine = Engine(config, threads=max(1, _processors() // (2 * config.replicas)))
         self.recorder: Recorder = RayRecorder()
@@ -79,6 +81,15 @@ class SearchService:
     @serve.batch(batch_wait_timeout_s=0.0)  # no waiting: while one batch is embedded, the next one gathers
     async def _embed_one(self, items: list[EmbedItem]) -> list[Vectors]:
         return await asyncio.to_thread(embed_mixed, self.engine, items)
+
+
+def _log_with_serve() -> None:
+    """Write our log lines into the replica's log file beside Serve's own; else those below WARNING would be lost."""
+    ours = logging.getLogger("raydex")
+    for handler in logging.getLogger("ray.serve").handlers:
+        ours.addHandler(handler)
+    ours.propagate = False
+    accesslog.logger.setLevel(logging.INFO)
 
 
 def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
@@ -149,7 +160,7 @@ def _deploy(config: ServeConfig, log_dir: Path) -> None:
 
 def _addresses(config: ServeConfig, context: Any) -> Addresses:
     session_dir = Path(context.address_info["session_dir"])
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 - the reverse
     return Addresses(
         url=f"http://{f'[{host}]' if ':' in host else host}:{config.port}",
         dashboard_url=f"http://{context.dashboard_url}",
