@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydex.config import ServeConfig, add_flags, resolve, settings_of
 from raydex.errors import ConfigError, RaydexError, SnapshotNotFound
+from raydex.serve import key_commands
 from raydex.sources import load_document
 from utils.logs import configure_logging
 
@@ -28,22 +29,28 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python serve_index.py                              every published index, at http://127.0.0.1:8000
   python serve_index.py --index docs --port 8080     one index, at another port
+  python serve_index.py --create-key ci              an API key, shown this once; from now on requests need one
 
 exit codes:
-  0  stopped by SIGINT (Ctrl-C) or SIGTERM
+  0  stopped by SIGINT (Ctrl-C) or SIGTERM; or the command for keys is done, and the last line is JSON
   1  the service did not start; the message says where the reason is
-  2  wrong settings, nothing published, or the port is taken
+  2  wrong settings, nothing published, the port is taken, or a public address without API keys
 """
-STOPPED, FAILED, REFUSED = 0, 1, 2
+DONE = STOPPED = 0
+FAILED, REFUSED = 1, 2
 PUT_BACK_S = 0.05
 """How often our signal handlers are put back while Ray starts (10 s)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    flags = vars(argument_parser().parse_args(arguments))
+    options = argument_parser().parse_args(arguments)
     configure_logging()
     try:
-        config = _config(flags, flags["sources"])
+        config = _config(vars(options), options.sources)
+        if key_commands.asked(options):
+            print("\n".join(key_commands.run(options, config)))
+            return DONE
+        _check_access(config)
         _check_published(config)
         return _serve(config)
     except RaydexError as error:
@@ -59,6 +66,7 @@ def app(args: dict[str, str]) -> "Application":
     if unknown := set(args) - known - {"sources"}:
         raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     config = _config(args, Path(args["sources"]) if "sources" in args else None)
+    _check_access(config)
     _check_published(config)
     return build_application(config)
 
@@ -71,6 +79,7 @@ def argument_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--sources", type=Path, default=None, help="TOML file whose [serve] table holds settings.")
+    key_commands.add_key_options(parser)
     add_flags(parser, ServeConfig)
     return parser
 
@@ -78,6 +87,12 @@ def argument_parser() -> argparse.ArgumentParser:
 def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
     table = load_document(sources).get("serve", {}) if sources else {}
     return resolve(ServeConfig, flags, table, str(sources or ""))
+
+
+def _check_access(config: ServeConfig) -> None:
+    from raydex.serve.access import check_start  # imports Starlette: not for --help or a wrong flag
+
+    check_start(config)
 
 
 def _check_published(config: ServeConfig) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
@@ -23,6 +24,7 @@ from raydex.errors import ConfigError
 CODE_VERSION = "0.1.0"
 ENV_PREFIX = "RAYDEX_"
 INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+RATE = r"^([1-9][0-9]{0,8}/(second|minute|hour|day))?$"
 
 
 class Settings(BaseModel):
@@ -279,13 +281,26 @@ class LimitsConfig(Settings):
     max_timeout_ms: int = Field(60_000, ge=1, description="Largest timeout_ms a caller may ask for.")
 
 
+class AccessConfig(Settings):
+    keys_file: Path = Field(
+        Path(),
+        description="File of the API keys; without it, keys.json in the data folder (none when that is a URI).",
+    )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Answer searches without a key, on any address. /admin/ needs one all the same.",
+    )
+
+
 class ServeConfig(IndexesConfig):
     """Settings of serve_index.py."""
 
     index: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Indexes to serve (repeat the flag); without it, all that are published."
     )
-    host: str = Field("127.0.0.1", description="Address to listen on. There is no access control yet: keep it private.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; one that others reach needs API keys (docs/access.md)."
+    )
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     ray_address: str = Field("", description="Address of an existing Ray cluster; without it, a local one is started.")
     model: str = Field(
@@ -305,8 +320,24 @@ class ServeConfig(IndexesConfig):
     max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
     embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
     limits: LimitsConfig = LimitsConfig()
+    access: AccessConfig = AccessConfig()
 
     _names = field_validator("index", mode="before")(_split_names)
+
+    @property
+    def keys_path(self) -> Path | None:
+        """The file of the API keys; None when there can be none."""
+        if self.access.keys_file != Path():
+            return self.access.keys_file
+        return None if self.uri else self.folder / "keys.json"
+
+    @property
+    def is_local(self) -> bool:
+        """True when only this machine can reach the address."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:  # a name, which may mean any address
+            return False
 
 
 BESIDE_THE_FILE = ("golden_queries", "golden_qrels")

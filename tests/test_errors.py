@@ -38,6 +38,9 @@ SAMPLES = [
     errors.BodyTooLarge("x"),
     errors.BodyTooSlow("x"),
     errors.DeadlineExceeded(250),
+    errors.AuthError(is_given=True),
+    errors.Forbidden("the scope admin is needed"),
+    errors.RateLimited("20/second", 1),
     errors.ServiceError("http://a:8000", 503, "snapshot_not_found", "nothing is published", "r1", 5.0),
 ]
 

@@ -24,6 +24,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "shard": WORDS | {"ann", "tables", "columns"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
+    "keys": WORDS,
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
@@ -38,7 +39,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     | {"interop", "storage", "lineage"},
     "serve": WORDS
     | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
-    | {"answer", "observe", "evaluate"},
+    | {"answer", "observe", "evaluate", "keys"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},
@@ -57,6 +58,7 @@ ONLY_IN = {
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "botocore": {"storage"},
+    "limits": {"serve"},
 }
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 80
 

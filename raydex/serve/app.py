@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -20,12 +19,23 @@ from starlette.middleware import Middleware
 
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
+from raydex.keys import KeyRing
 from raydex.records import Filters, Hit, Query
+from raydex.serve.access import Access, allowed_indexes
 from raydex.serve.admin import admin_routes
 from raydex.serve.deadlines import Deadline
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.limits import Limits
-from raydex.serve.queries import Backend, Findings, check_range, check_text, check_values, find, probe
+from raydex.serve.queries import (
+    Backend,
+    Findings,
+    check_range,
+    check_text,
+    check_values,
+    find,
+    probe,
+    select_allowed,
+)
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -56,6 +66,8 @@ LISTS = ("index", "source", "version", "language", "kind", "path")
 
 DESCRIPTIONS = {
     400: "The URL, the headers or the bytes of the body are not well formed.",
+    401: "A valid API key is needed.",
+    403: "The key does not allow this.",
     404: "No such index or section.",
     405: "Another method is meant; Allow names it.",
     408: "The body did not come in time.",
@@ -83,6 +95,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         middleware=[
             Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
             Middleware(Limits, config=config.limits),
+            Middleware(Access, config=config, keys=KeyRing(config.keys_path)),
         ],
         responses=FAILURES,
     )
@@ -90,8 +103,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     app.include_router(_search_routes(backend, config), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
-    if is_loopback(config.host):  # there are no keys yet
-        app.include_router(admin_routes(backend), tags=["admin"])
+    app.include_router(admin_routes(backend), tags=["admin"])
     return app
 
 
@@ -99,11 +111,11 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     router = APIRouter(dependencies=[Depends(_said_once)])
 
     @router.get("/search", summary="Search for one query")
-    async def search(parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
+    async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
         check_text(parameters.query, "query", config)
-        deadline = _check_options(parameters, config)
+        deadline, allowed = _check_options(parameters, config), allowed_indexes(request.scope)
         query = _query(parameters.query, parameters)
-        found = await find(backend, [query], names=parameters.index, deadline=deadline)
+        found = await find(backend, [query], names=parameters.index, allowed=allowed, deadline=deadline)
         answer = found.found[0]
         return SearchResponse(
             message=_join(found.warnings[0], _skipped(found)),
@@ -115,29 +127,30 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         )
 
     @router.post("/search", summary="Search for several queries at once")
-    async def search_many(request: BatchRequest) -> BatchResponse:
-        if len(request.queries) > config.max_batch:
+    async def search_many(request: Request, batch: BatchRequest) -> BatchResponse:
+        if len(batch.queries) > config.max_batch:
             limit = f"at most {config.max_batch} are taken (max_batch)"
-            raise QueryError("queries", f"has {len(request.queries)} queries, {limit}")
-        for position, text in enumerate(request.queries):
+            raise QueryError("queries", f"has {len(batch.queries)} queries, {limit}")
+        for position, text in enumerate(batch.queries):
             check_text(text, f"queries[{position}]", config)
-        deadline = _check_options(request, config)
-        queries = [_query(text, request) for text in request.queries]
-        found = await find(backend, queries, names=request.index, deadline=deadline)
+        deadline, allowed = _check_options(batch, config), allowed_indexes(request.scope)
+        queries = [_query(text, batch) for text in batch.queries]
+        found = await find(backend, queries, names=batch.index, allowed=allowed, deadline=deadline)
         return BatchResponse(
             message=_join(_with_messages(found), _skipped(found)),
             snapshot=found.snapshot,
-            answers=_answers(request.queries, found),
+            answers=_answers(batch.queries, found),
             timings_s=found.timings_s,
         )
 
     @router.get("/suggest", summary="Symbols, titles and headings, while a person types")
-    async def suggest(parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
+    async def suggest(request: Request, parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=0, config=config)
         check_values(parameters.index, "index", config)
         engine = backend.engine
-        found = engine.suggest(engine.select(parameters.index), parameters.query, k=parameters.k)
+        indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
+        found = engine.suggest(indexes, parameters.query, k=parameters.k)
         return SuggestResponse(
             suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
         )
@@ -183,12 +196,15 @@ def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     router = APIRouter()
 
     @router.get("/indexes", summary="What is served, and how old it is")
-    async def indexes() -> IndexesResponse:
-        return IndexesResponse(indexes=await asyncio.to_thread(index_statuses, backend.engine, config))
+    async def indexes(request: Request) -> IndexesResponse:
+        statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
+        allowed = allowed_indexes(request.scope)
+        return IndexesResponse(indexes=[one for one in statuses if allowed is None or one.name in allowed])
 
     @router.get("/sections/{section_id:path}", summary="A whole section, by the percent-encoded id from a hit")
-    async def section(section_id: str) -> SectionResponse:
-        index, found = await asyncio.to_thread(backend.engine.section, section_id)
+    async def section(request: Request, section_id: str) -> SectionResponse:
+        allowed = allowed_indexes(request.scope)
+        index, found = await asyncio.to_thread(backend.engine.section, section_id, allowed=allowed)
         return SectionResponse(
             section_id=found.section_id,
             source=found.url,
@@ -209,8 +225,8 @@ def _health_routes(backend: Backend) -> APIRouter:
         return AliveResponse()
 
     @router.get("/readyz", summary="Is every index open, and does a search work?")
-    async def readyz() -> ReadyResponse:
-        return ReadyResponse(snapshot=await probe(backend))
+    async def readyz(request: Request) -> ReadyResponse:
+        return ReadyResponse(snapshot=await probe(backend, allowed_indexes(request.scope)))
 
     return router
 
@@ -286,13 +302,6 @@ def _skipped(found: Findings) -> str:
 
 def _join(*messages: str) -> str:
     return "; ".join(message for message in messages if message)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"
 
 
 def _describe_limits(config: ServeConfig) -> str:

@@ -143,9 +143,11 @@ def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
 
 def build_application(config: ServeConfig) -> serve.Application:
     """Return the application for serve.run; nothing is opened before a replica starts."""
-    folders = {"data_dir": config.uri or config.folder.absolute()}
+    folders: dict[str, Any] = {"data_dir": config.uri or config.folder.absolute()}
     if config.uri:
         folders["work_dir"] = config.folder.absolute()
+    if config.keys_path:
+        folders["access"] = config.access.model_copy(update={"keys_file": config.keys_path.absolute()})
     here = config.model_copy(update=folders)  # replicas may start in another folder
     deploy = serve.deployment(
         num_replicas=config.replicas,

@@ -4,6 +4,7 @@ error → {"error": {"type": "query_error", "message": "k: is 500, allowed are 1
 """
 
 import logging
+import math
 import re
 import time
 import uuid
@@ -19,14 +20,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raydex.config import ServeConfig
 from raydex.errors import (
+    AuthError,
     BodyTooLarge,
     BodyTooSlow,
     DeadlineExceeded,
     EmbedError,
+    Forbidden,
     HeadersTooLarge,
     IndexNotFound,
     MalformedRequest,
     QueryError,
+    RateLimited,
     RaydexError,
     RequestRefused,
     RollbackRefused,
@@ -42,7 +46,10 @@ from raydex.serve.status import reason_text
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[RaydexError], int] = {
+    AuthError: 401,
+    Forbidden: 403,
     QueryError: 422,
+    RateLimited: 429,
     IndexNotFound: 404,
     SectionNotFound: 404,
     RollbackRefused: 409,
@@ -83,13 +90,26 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
 
 
 def respond_to(scope: Scope, error: RaydexError, message: str = "") -> JSONResponse:
-    """Return the response to a foreseen error, and raise any other. message: other words than the error's own."""
+    """Return the response to a foreseen error, and raise any other. message: other words than the error's own.
+
+    Also for the layers that stand before the routes: what they raise meets no handler.
+    """
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
     if status is None:
         raise error
     field = error.field if isinstance(error, QueryError) else None
-    headers = {"Connection": "close"} if isinstance(error, RequestRefused) else {}  # the body may not be read
-    return _respond(scope, status, _snake_case(type(error)), message or str(error), field=field, headers=headers)
+    kind, text = _snake_case(type(error)), message or str(error)
+    return _respond(scope, status, kind, text, field=field, headers=_headers(error))
+
+
+def _headers(error: RaydexError) -> dict[str, str]:
+    if isinstance(error, RequestRefused):
+        return {"Connection": "close"}  # the body may not be read
+    if isinstance(error, AuthError):  # RFC 6750
+        return {"WWW-Authenticate": 'Bearer realm="raydex"' + (', error="invalid_token"' if error.is_given else "")}
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return {}
 
 
 class Edge:
