@@ -21,6 +21,7 @@
     ├── IndexNotFound            the service does not serve this index
     ├── SectionNotFound          no served index holds this section
     ├── QueryError               a query is empty, too long or out of range
+    ├── Overloaded               more searches wait than the service lets in
     └── ServiceError             the service gave an error, or no answer at all (raised by the client)
 
 Each message says what, where, found against expected, and what to do. All facts go through `super().__init__`, so
@@ -266,6 +267,17 @@ class QueryError(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
+
+
+class Overloaded(RaydexError):
+    """More searches wait than the service lets in; the same request may be taken a moment later."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(waiting)
+        self.waiting = waiting
+
+    def __str__(self) -> str:
+        return f"{self.waiting} searches are waiting, and no more are let in (max_waiting). Ask again in a second."
 
 
 class ServiceError(RaydexError):

@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Response
 from fastapi import Query as QueryString
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
-from raydex.records import Filters, Hit, Query
+from raydex.records import Hit
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe
 from raydex.serve.schemas import (
@@ -29,7 +30,6 @@ from raydex.serve.schemas import (
     IndexesResponse,
     ReadyResponse,
     Result,
-    SearchOptions,
     SearchParameters,
     SearchResponse,
     SectionResponse,
@@ -37,6 +37,7 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
+from raydex.serve.searching import Searching, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 
 logger = logging.getLogger(__name__)
@@ -64,29 +65,22 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
-    app.include_router(_search_routes(backend, config), tags=["search"])
+    searching = Searching(backend, config)
+    app.include_router(_search_routes(backend, config, searching), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path == "/search" and "GET" in (route.methods or ()):
+            route.app = searching.before(route.app)
     return app
 
 
-def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
+def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/search", summary="Search for one query")
-    async def search(parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
-        check_text(parameters.query, "query", config)
-        check_range(k=parameters.k, offset=parameters.offset, config=config)
-        found = await find(backend, [_query(parameters.query, parameters)], names=parameters.index)
-        answer = found.found[0]
-        return SearchResponse(
-            message=_join(found.warnings[0], _skipped(found)),
-            snapshot=found.snapshot,
-            confidence=answer.confidence,
-            results=_results(answer.hits),
-            facets=answer.facets,
-            timings_s=found.timings_s,
-        )
+    @router.get("/search", summary="Search for one query", response_model=SearchResponse)
+    async def search(parameters: Annotated[SearchParameters, QueryString()]) -> Response:
+        return Response(await searching.respond(parameters), media_type="application/json")
 
     @router.post("/search", summary="Search for several queries at once")
     async def search_many(request: BatchRequest) -> BatchResponse:
@@ -95,9 +89,9 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         for position, text in enumerate(request.queries):
             check_text(text, f"queries[{position}]", config)
         check_range(k=request.k, offset=request.offset, config=config)
-        found = await find(backend, [_query(text, request) for text in request.queries], names=request.index)
+        found = await find(backend, [query_of(text, request) for text in request.queries], names=request.index)
         return BatchResponse(
-            message=_join(_with_messages(found), _skipped(found)),
+            message=join(_with_messages(found), skipped_text(found.skipped)),
             snapshot=found.snapshot,
             answers=_answers(request.queries, found),
             timings_s=found.timings_s,
@@ -114,25 +108,6 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         )
 
     return router
-
-
-def _query(text: str, options: SearchOptions) -> Query:
-    return Query(
-        text=text,
-        k=options.k,
-        offset=options.offset,
-        mode=options.mode,
-        filters=Filters(
-            sources=tuple(options.source),
-            versions=tuple(options.version),
-            languages=tuple(options.language),
-            kinds=tuple(options.kind),
-            paths=tuple(options.path),
-        ),
-        group_by=options.group_by,
-        facets=options.facets,
-        explain=options.explain,
-    )
 
 
 def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
@@ -229,14 +204,6 @@ def _results(hits: Sequence[Hit]) -> list[Result]:
 def _with_messages(found: Findings) -> str:
     count = sum(bool(warning) for warning in found.warnings)
     return f"{count} of {len(found.warnings)} answers have a message of their own" if count else ""
-
-
-def _skipped(found: Findings) -> str:
-    return f"not searched, because not ready: {', '.join(found.skipped)}" if found.skipped else ""
-
-
-def _join(*messages: str) -> str:
-    return "; ".join(message for message in messages if message)
 
 
 def _describe_limits(config: ServeConfig) -> str:

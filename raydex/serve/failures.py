@@ -21,6 +21,7 @@ from raydex.config import ServeConfig
 from raydex.errors import (
     EmbedError,
     IndexNotFound,
+    Overloaded,
     QueryError,
     RaydexError,
     SectionNotFound,
@@ -40,10 +41,14 @@ STATUS: dict[type[RaydexError], int] = {
     SnapshotError: 503,
     EmbedError: 503,
     StorageError: 503,
+    Overloaded: 503,
 }  # anything else: 500
 
 RETRY_AFTER_S = 5
 """How soon to ask again after a 503: a replica opens a snapshot of a few thousand chunks in less."""
+
+OVERLOAD_RETRY_AFTER_S = 1
+"""How soon to ask again when too many wait: what waits is answered in about a second."""
 
 REQUEST_ID_KEY = "raydex.request_id"
 LONGEST_REQUEST_ID = 128
@@ -57,7 +62,9 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
         if status is None:
             raise error
         field = error.field if isinstance(error, QueryError) else None
-        return _respond(request.scope, status, _snake_case(type(error)), reason_text(error, config), field=field)
+        headers = {"Retry-After": str(OVERLOAD_RETRY_AFTER_S)} if isinstance(error, Overloaded) else {}
+        kind = _snake_case(type(error))
+        return _respond(request.scope, status, kind, reason_text(error, config), field=field, headers=headers)
 
     app.add_exception_handler(RaydexError, known)
     app.add_exception_handler(RequestValidationError, _malformed)
@@ -143,7 +150,7 @@ def _respond(
 ) -> JSONResponse:
     failure = Failure(type=kind, message=message, field=field, request_id=scope[REQUEST_ID_KEY])
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**(headers or {}), **retry})
+    return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**retry, **(headers or {})})
 
 
 def _request_id(scope: Scope) -> str:

@@ -6,15 +6,17 @@
 import asyncio
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from raydex.config import ServeConfig
 from raydex.errors import QueryError, SnapshotError
 from raydex.records import Found, Query, StageTimes, Vectors
 from raydex.serve.engine import Engine, OpenIndex
 from raydex.serve.recorder import Recorder
+
+Result = TypeVar("Result")
 
 PROBE = "is the service ready"
 
@@ -29,6 +31,9 @@ class Backend(Protocol):
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors: ...
 
+    async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
+        """Return what work makes of the vector of item, (model_id, text), in a thread; without item, of None."""
+
 
 class DirectBackend:
     """Serves from this process alone, for tests and small uses; queries of different requests are not batched."""
@@ -39,6 +44,10 @@ class DirectBackend:
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
         return await asyncio.to_thread(self.engine.embed, model_id, texts)
+
+    async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
+        vector = (await self.embed(item[0], [item[1]]))[0] if item else None
+        return await asyncio.to_thread(work, vector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ def check_text(text: str, field: str, config: ServeConfig) -> None:
         raise QueryError(field, "is empty; ask something")
     if len(text) > config.max_query_chars:
         raise QueryError(field, f"has {len(text)} characters, at most {config.max_query_chars} are taken")
-    for position, character in enumerate(text):
+    for position, character in enumerate("" if text.isprintable() and "\ufffd" not in text else text):
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in READABLE_CONTROLS:
             raise QueryError(field, f"holds the control character U+{ord(character):04X} at position {position}")
         if character == "\ufffd":  # what decoders put where the bytes were not UTF-8
@@ -84,20 +93,20 @@ async def find(backend: Backend, queries: Sequence[Query], *, names: Sequence[st
         times.add("embed", time.perf_counter() - started)
     found = await asyncio.to_thread(engine.find, indexes, queries, vectors, times=times)
     times.add("total", time.perf_counter() - started)
-    _record(backend.recorder, found, times)
+    record(backend.recorder, [len(answer.hits) for answer in found], times)
     return Findings(
         found=found,
         warnings=[
-            "; ".join(filter(None, (answer.message, _warning(engine, indexes, query))))
+            "; ".join(filter(None, (answer.message, warning(engine, indexes, query))))
             for query, answer in zip(queries, found, strict=True)
         ],
         skipped=() if names else tuple(engine.reasons),
-        snapshot=_snapshot_ids(indexes),
+        snapshot=snapshot_ids(indexes),
         timings_s={stage: round(seconds, 6) for stage, seconds in times.seconds.items()},
     )
 
 
-def _warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
+def warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
     """Return what the caller must know of the answer: what the model did not read, which index has no words."""
     if query.mode == "lexical":
         return ""
@@ -114,17 +123,18 @@ async def probe(backend: Backend) -> dict[str, str]:
     for index in engine.indexes.values() or engine.select():
         vectors = await backend.embed(index.model_id, [PROBE])
         await asyncio.to_thread(engine.find, [index], [Query(text=PROBE, k=1)], vectors, times=StageTimes())
-    return _snapshot_ids(list(engine.indexes.values()))
+    return snapshot_ids(list(engine.indexes.values()))
 
 
-def _snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
+def snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
     return {index.name: index.manifest.snapshot_id for index in indexes}
 
 
-def _record(recorder: Recorder, answers: Sequence[Found], times: StageTimes) -> None:
+def record(recorder: Recorder, hits: Sequence[int], times: StageTimes) -> None:
+    """hits: of each query, how many it found."""
     for stage, seconds in times.seconds.items():
         recorder.observe("raydex_search_stage_seconds", seconds, stage=stage)
-    for found in answers:
-        recorder.observe("raydex_results", len(found.hits))
-        if not found.hits:
+    for count in hits:
+        recorder.observe("raydex_results", count)
+        if not count:
             recorder.count("raydex_zero_result_queries")
