@@ -276,6 +276,12 @@ class ServeConfig(IndexesConfig):
         "", description="Where to load the embedding model from, when not under the name in the manifest; its checksum "
         "must match."
     )  # fmt: skip
+    swap_check_s: float = Field(
+        2.0,
+        ge=0,
+        description="Seconds between two looks for a newly published (or rolled back) snapshot, which is then served "
+        "without a restart; 0: swap only when POST /admin/reload says so.",
+    )
     replicas: int = Field(
         0, ge=0, le=64, description="Processes that answer queries, each with the whole snapshot; 0: one for each "
         "processor, at most 8."

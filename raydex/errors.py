@@ -20,6 +20,7 @@
     ├── NothingToIndex           the crawl ended without one chunk
     ├── IndexNotFound            the service does not serve this index
     ├── SectionNotFound          no served index holds this section
+    ├── RollbackRefused          the service cannot make that snapshot live
     ├── QueryError               a query is empty, too long or out of range
     ├── Overloaded               more searches wait than the service lets in
     └── ServiceError             the service gave an error, or no answer at all (raised by the client)
@@ -256,6 +257,10 @@ class SectionNotFound(RaydexError):
 
     def __str__(self) -> str:
         return f"no section {self.section_id!r} in the served snapshots; take `section_id` from a hit."
+
+
+class RollbackRefused(RaydexError):
+    """The service cannot make that snapshot live; the live one stays."""
 
 
 class QueryError(RaydexError):

@@ -126,6 +126,21 @@ METRICS: dict[str, Metric] = {
             "index",
         ),
         _serve(
+            "raydex_swaps",
+            "counter",
+            "Swaps to another snapshot in each replica, by outcome (swapped, refused, removed). Rising refused: see "
+            "`reason` in /indexes.",
+            "index",
+            "outcome",
+        ),
+        _serve(
+            "raydex_swap_seconds",
+            "histogram",
+            "Seconds that a swap takes in a replica, until all commit. A rise: snapshots grow, or one replica is slow.",
+            "index",
+            buckets=(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0),
+        ),
+        _serve(
             "raydex_last_build_pages",
             "gauge",
             "Pages of the last build by outcome, from its report. Rising failed or missing: the site is ill.",

@@ -459,6 +459,8 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
         "/suggest",
         "/indexes",
         "/sections/{section_id}",
+        "/admin/reload",
+        "/admin/rollback",
         "/healthz",
         "/readyz",
     }

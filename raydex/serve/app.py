@@ -2,13 +2,15 @@
 
     app = create_app(DirectBackend(engine, MemoryRecorder()), config)
 
-GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · /healthz · /readyz · /docs
+GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · POST /admin/… · /healthz
+/readyz · /docs
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Response
@@ -19,6 +21,7 @@ from starlette.middleware import Middleware
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
 from raydex.records import Hit
+from raydex.serve.admin import admin_routes
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe
 from raydex.serve.schemas import (
@@ -39,6 +42,7 @@ from raydex.serve.schemas import (
 )
 from raydex.serve.searching import Searching, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
+from raydex.serve.swapping import Follower
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +64,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         description=_describe_limits(config),
         version=CODE_VERSION,
         redirect_slashes=False,
-        lifespan=lambda _: _fresh_gauges(backend, config),
+        lifespan=lambda _: _at_work(backend, config),
         middleware=[Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id)],
         responses=FAILURES,
     )
@@ -72,6 +76,8 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     for route in app.routes:
         if isinstance(route, APIRoute) and route.path == "/search" and "GET" in (route.methods or ()):
             route.app = searching.before(route.app)
+    if is_loopback(config.host):  # there are no keys yet
+        app.include_router(admin_routes(backend), tags=["admin"])
     return app
 
 
@@ -147,20 +153,25 @@ def _health_routes(backend: Backend) -> APIRouter:
 
 
 @asynccontextmanager
-async def _fresh_gauges(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
-    async def keep() -> None:
+async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
+    """Keep the gauges fresh and follow CURRENT for as long as the app runs."""
+
+    async def keep_gauges() -> None:
         while True:
             statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
             record_gauges(statuses, backend.recorder)
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
-    task = asyncio.create_task(keep())
+    follower = Follower(backend.engine, backend.swaps, backend.recorder)
+    tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:
@@ -204,6 +215,13 @@ def _results(hits: Sequence[Hit]) -> list[Result]:
 def _with_messages(found: Findings) -> str:
     count = sum(bool(warning) for warning in found.warnings)
     return f"{count} of {len(found.warnings)} answers have a message of their own" if count else ""
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def _describe_limits(config: ServeConfig) -> str:

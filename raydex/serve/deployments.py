@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,10 @@ from typing import Any, cast
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import metrics
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from raydex.cluster import TOKEN_FILE, ray_running
@@ -32,6 +36,9 @@ from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
 from raydex.serve.lane import EmbedItem, Lane, Result
 from raydex.serve.recorder import Recorder
+from raydex.serve.swapping import PATIENCE_S, Council, Plan, Report, SwapCouncil
+
+logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "raydex"
 
@@ -43,6 +50,12 @@ MOST_REPLICAS = 8
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a search may keep the event loop from Python's lock. The default, 5 ms, is more than a search takes."""
+
+COUNCIL_REQUESTS = 1024
+"""Each replica has one waiting at any time."""
+
+COUNCIL_TIMEOUT_S = 30.0
+LEAVE_TIMEOUT_S = 2.0
 
 
 class RayRecorder:
@@ -68,10 +81,13 @@ class SearchService:
     one processor of a process at a time.
     """
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:
+        """council: of all replicas; without it, this one is the only one."""
         self._config = config
+        self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
+        agreed = RemoteCouncil(council).serving() if council else {}
         threads = max(1, _processors() // replicas_of(config))
-        self.engine = Engine(config, threads=threads)
+        self.engine = Engine(config, threads=threads, agreed=agreed)
         self.recorder: Recorder = RayRecorder()
         self._lane = Lane(
             partial(embed_mixed, self.engine),
@@ -96,6 +112,39 @@ class SearchService:
 def _needed(vector: Vectors | None) -> Vectors:
     assert vector is not None
     return vector
+
+
+class RemoteCouncil:
+    """The council as a deployment of its own. While it is away (its node is lost), replicas serve what they have."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def follow(self, member: str, report: Report, seen: int) -> Plan | None:
+        return cast(Plan | None, await self._tried(self._handle.follow.remote(member, report, seen), COUNCIL_TIMEOUT_S))
+
+    async def reload(self) -> Plan | None:
+        return cast(Plan | None, await self._tried(self._handle.reload.remote(), PATIENCE_S + COUNCIL_TIMEOUT_S))
+
+    async def leave(self, member: str) -> None:
+        await self._tried(self._handle.leave.remote(member), LEAVE_TIMEOUT_S)
+
+    def serving(self) -> dict[str, str]:
+        """Return what the other replicas serve; to be called before there is an event loop to wait in."""
+        with ThreadPoolExecutor(1) as pool:  # Ray Serve refuses to block the thread of an event loop
+            response = pool.submit(lambda: self._handle.serving.remote().result(timeout_s=COUNCIL_TIMEOUT_S))
+            try:
+                return cast(dict[str, str], response.result())
+            except (RayError, RayServeException, TimeoutError) as error:
+                logger.warning("council not reached, the live snapshots are opened reason=%s", error)
+                return {}
+
+    async def _tried(self, response: Any, timeout_s: float) -> Any:
+        try:
+            return await asyncio.wait_for(response, timeout_s)
+        except (RayError, RayServeException, TimeoutError) as error:
+            logger.warning("council not reached reason=%s", error)
+            return None
 
 
 def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
@@ -124,7 +173,13 @@ def build_application(config: ServeConfig) -> serve.Application:
         ray_actor_options={"num_cpus": 1},
         logging_config=LoggingConfig(enable_access_log=False),  # requests are counted as metrics, not written down
     )
-    return deploy(serve.ingress()(SearchService)).bind(here)
+    service = deploy(serve.ingress()(SearchService))
+    if replicas_of(here) == 1:
+        return service.bind(here)
+    council = serve.deployment(
+        name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
+    )(Council)
+    return service.bind(here, council.bind(here))
 
 
 @dataclass(frozen=True, slots=True)

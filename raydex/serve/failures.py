@@ -24,6 +24,7 @@ from raydex.errors import (
     Overloaded,
     QueryError,
     RaydexError,
+    RollbackRefused,
     SectionNotFound,
     SnapshotError,
     StorageError,
@@ -38,6 +39,7 @@ STATUS: dict[type[RaydexError], int] = {
     QueryError: 422,
     IndexNotFound: 404,
     SectionNotFound: 404,
+    RollbackRefused: 409,
     SnapshotError: 503,
     EmbedError: 503,
     StorageError: 503,
@@ -64,7 +66,7 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
         field = error.field if isinstance(error, QueryError) else None
         headers = {"Retry-After": str(OVERLOAD_RETRY_AFTER_S)} if isinstance(error, Overloaded) else {}
         kind = _snake_case(type(error))
-        return _respond(request.scope, status, kind, reason_text(error, config), field=field, headers=headers)
+        return _respond(request.scope, status, kind, reason_text(str(error), config), field=field, headers=headers)
 
     app.add_exception_handler(RaydexError, known)
     app.add_exception_handler(RequestValidationError, _malformed)

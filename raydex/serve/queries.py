@@ -13,12 +13,11 @@ from typing import Protocol, TypeVar
 from raydex.config import ServeConfig
 from raydex.errors import QueryError, SnapshotError
 from raydex.records import Found, Query, StageTimes, Vectors
-from raydex.serve.engine import Engine, OpenIndex
+from raydex.serve.engine import PROBE, Engine, OpenIndex
 from raydex.serve.recorder import Recorder
+from raydex.serve.swapping import Council, SwapCouncil
 
 Result = TypeVar("Result")
-
-PROBE = "is the service ready"
 
 READABLE_CONTROLS = frozenset("\t\n\r")
 
@@ -28,6 +27,7 @@ class Backend(Protocol):
 
     engine: Engine
     recorder: Recorder
+    swaps: SwapCouncil
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors: ...
 
@@ -41,6 +41,7 @@ class DirectBackend:
     def __init__(self, engine: Engine, recorder: Recorder) -> None:
         self.engine = engine
         self.recorder = recorder
+        self.swaps: SwapCouncil = Council(engine.config)
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
         return await asyncio.to_thread(self.engine.embed, model_id, texts)
@@ -117,13 +118,14 @@ def warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
 
 async def probe(backend: Backend) -> dict[str, str]:
     """Search every index once; return index → snapshot_id. Raises SnapshotError with every reason against it."""
-    engine = backend.engine
-    if engine.reasons:
-        raise SnapshotError("; ".join(str(reason) for reason in engine.reasons.values()))
-    for index in engine.indexes.values() or engine.select():
+    engine, table = backend.engine, backend.engine.table
+    if table.reasons:
+        raise SnapshotError("; ".join(str(reason) for reason in table.reasons.values()))
+    indexes = list(table.indexes.values()) or engine.select()
+    for index in indexes:
         vectors = await backend.embed(index.model_id, [PROBE])
         await asyncio.to_thread(engine.find, [index], [Query(text=PROBE, k=1)], vectors, times=StageTimes())
-    return snapshot_ids(list(engine.indexes.values()))
+    return snapshot_ids(indexes)
 
 
 def snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:

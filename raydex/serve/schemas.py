@@ -190,7 +190,7 @@ class LastRun(BaseModel):
 class IndexStatus(BaseModel):
     name: str
     ready: bool
-    reason: str = Field("", description="Why it is not ready.")
+    reason: str = Field("", description="Why it is not ready, or why a newer snapshot is refused.")
     snapshot_id: str = Field("", description="The snapshot that is served.")
     created_at: str = ""
     age_s: float = Field(0, description="Seconds since the served snapshot was made.")
@@ -201,13 +201,34 @@ class IndexStatus(BaseModel):
     bytes: int = 0
     model: str = ""
     current_snapshot_id: str = Field("", description="The live snapshot on disk.")
-    stale: Annotated[bool, Field(description="The live snapshot on disk is not the one that is served.")] = False
+    refused_snapshot_id: str = Field("", description="A newer snapshot that is not served, for the reason given.")
+    stale: Annotated[bool, Field(description="A swap to the live snapshot is due.")] = False
     last_build: LastBuild | None = None
     last_run: LastRun | None = None
 
 
 class IndexesResponse(BaseModel):
     indexes: list[IndexStatus]
+
+
+class ReloadResponse(BaseModel):
+    """What became of a reload."""
+
+    snapshot: Snapshots
+    refused: dict[str, str] = Field(description="Index → why its live snapshot is not served; empty when all is well.")
+    pending: list[str] = Field(description="Indexes of which some replica has not swapped yet; it will follow.")
+
+
+class RollbackRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    index: str = Field(examples=["docs"])
+    snapshot_id: str = Field("", description="Where to; without it, the parent of the live one.")
+
+
+class RollbackResponse(ReloadResponse):
+    before: str = Field(description="The snapshot that was live.")
+    snapshot_id: str = Field(description="The snapshot that is live now.")
 
 
 class AliveResponse(BaseModel):
