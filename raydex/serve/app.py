@@ -8,12 +8,13 @@ GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{se
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
@@ -23,7 +24,8 @@ from raydex.errors import QueryError
 from raydex.records import Hit
 from raydex.serve.admin import admin_routes
 from raydex.serve.failures import Edge, add_failure_handlers
-from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe
+from raydex.serve.limits import Limits
+from raydex.serve.queries import Backend, Findings, check_range, check_text, check_values, find, probe
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -40,7 +42,7 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
-from raydex.serve.searching import Searching, join, query_of, skipped_text
+from raydex.serve.searching import LISTS, Searching, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 from raydex.serve.swapping import Follower
 
@@ -49,10 +51,20 @@ logger = logging.getLogger(__name__)
 GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
 
+DESCRIPTIONS = {
+    400: "The URL, the headers or the bytes of the body are not well formed.",
+    404: "No such index or section.",
+    405: "Another method is meant; Allow names it.",
+    408: "The body did not come in time.",
+    413: "The body is too long.",
+    414: "The URL is too long.",
+    422: "A parameter is wrong; `field` names it.",
+    431: "The headers are too many or too long.",
+    503: "Not ready; try again after Retry-After seconds.",
+    504: "No answer within `timeout_ms`.",
+}
 FAILURES: dict[int | str, dict[str, object]] = {
-    422: {"model": FailureResponse, "description": "A parameter is wrong; `field` names it."},
-    404: {"model": FailureResponse, "description": "No such index or section."},
-    503: {"model": FailureResponse, "description": "Not ready; try again after Retry-After seconds."},
+    status: {"model": FailureResponse, "description": text} for status, text in DESCRIPTIONS.items()
 }
 
 
@@ -65,7 +77,10 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         version=CODE_VERSION,
         redirect_slashes=False,
         lifespan=lambda _: _at_work(backend, config),
-        middleware=[Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id)],
+        middleware=[
+            Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
+            Middleware(Limits, config=config.limits),
+        ],
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
@@ -82,7 +97,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
 
 
 def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(_said_once)])
 
     @router.get("/search", summary="Search for one query", response_model=SearchResponse)
     async def search(parameters: Annotated[SearchParameters, QueryString()]) -> Response:
@@ -91,11 +106,13 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
     @router.post("/search", summary="Search for several queries at once")
     async def search_many(request: BatchRequest) -> BatchResponse:
         if len(request.queries) > config.max_batch:
-            raise QueryError("queries", f"has {len(request.queries)} queries, at most {config.max_batch} are taken")
+            limit = f"at most {config.max_batch} are taken (max_batch)"
+            raise QueryError("queries", f"has {len(request.queries)} queries, {limit}")
         for position, text in enumerate(request.queries):
             check_text(text, f"queries[{position}]", config)
-        check_range(k=request.k, offset=request.offset, config=config)
-        found = await find(backend, [query_of(text, request) for text in request.queries], names=request.index)
+        deadline = check_options(request, config)
+        queries = [query_of(text, request) for text in request.queries]
+        found = await find(backend, queries, names=request.index, deadline=deadline)
         return BatchResponse(
             message=join(_with_messages(found), skipped_text(found.skipped)),
             snapshot=found.snapshot,
@@ -107,6 +124,7 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
     async def suggest(parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=0, config=config)
+        check_values(parameters.index, "index", config)
         engine = backend.engine
         found = engine.suggest(engine.select(parameters.index), parameters.query, k=parameters.k)
         return SuggestResponse(
@@ -114,6 +132,14 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
         )
 
     return router
+
+
+def _said_once(request: Request) -> None:
+    """Refuse a parameter that is given twice and is no list: which of the two is meant?"""
+    names = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in names.items():
+        if count > 1 and name not in LISTS:
+            raise QueryError(name, f"is given {count} times")
 
 
 def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
@@ -225,8 +251,11 @@ def is_loopback(host: str) -> bool:
 
 
 def _describe_limits(config: ServeConfig) -> str:
+    limits = config.limits
     return (
         f"Limits of this service: k up to {config.max_k}, offset up to {config.max_offset}, queries up to "
-        f"{config.max_query_chars} characters, up to {config.max_batch} queries in one POST.\n\n"
+        f"{config.max_query_chars} characters, up to {config.max_batch} queries in one POST, {limits.max_values} "
+        f"values of a filter, timeout_ms up to {limits.max_timeout_ms} (unasked {limits.default_timeout_ms}), a body "
+        f"of {limits.max_body_bytes:,} bytes.\n\n"
         'Every error has the body `{"error": {"type", "message", "field", "request_id"}}`.'
     )

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from raydex.config import ServeConfig
 from raydex.records import Filters, Query, StageTimes, Vectors
 from raydex.serve.answers import Answer, Answers, encode
-from raydex.serve.queries import Backend, check_range, check_text, record, snapshot_ids, warning
+from raydex.serve.deadlines import Deadline
+from raydex.serve.queries import Backend, check_range, check_text, check_values, record, snapshot_ids, warning
 from raydex.serve.schemas import SearchOptions, SearchParameters
 
 
@@ -52,6 +53,14 @@ def read(query_string: bytes) -> Any:
         return None
 
 
+def check_options(options: SearchOptions, config: ServeConfig) -> Deadline:
+    """Return until when the answer must be there; raise QueryError for what is beyond a limit."""
+    check_range(k=options.k, offset=options.offset, config=config)
+    for name in LISTS:
+        check_values(getattr(options, name), name, config)
+    return Deadline.of(options.timeout_ms, config.limits)
+
+
 class Searching:
     """Answers single searches of one app. Its answers are kept and shared; see answers.py."""
 
@@ -63,7 +72,7 @@ class Searching:
         """Return the body of the response, as schemas.SearchResponse describes it."""
         started, config, engine = time.perf_counter(), self._config, self._backend.engine
         check_text(parameters.query, "query", config)
-        check_range(k=parameters.k, offset=parameters.offset, config=config)
+        deadline = check_options(parameters, config)
         indexes = engine.select(parameters.index)
         skipped = () if parameters.index else tuple(engine.reasons)
         query, ids, times = query_of(parameters.query, parameters), snapshot_ids(indexes), StageTimes()
@@ -71,6 +80,7 @@ class Searching:
         def work(vector: Vectors | None) -> Answer:
             if vector is not None:
                 times.add("embed", time.perf_counter() - started)
+            deadline.check()
             rows = None if vector is None else vector[np.newaxis]
             found = engine.find(indexes, [query], rows, times=times)[0]
             told = (found.message, warning(engine, indexes, query), skipped_text(skipped))
@@ -78,7 +88,8 @@ class Searching:
 
         item = None if query.mode == "lexical" else (indexes[0].model_id, query.text)
         key = (tuple(ids.items()), skipped, query)
-        answer, origin = await self._answers.get(key, lambda: self._backend.run(item, work))
+        async with deadline.kept():
+            answer, origin = await self._answers.get(key, lambda: self._backend.run(item, work))
         times.add("total", time.perf_counter() - started)
         record(self._backend.recorder, [answer.hits], times)
         self._backend.recorder.count("raydex_answers", origin=origin)
