@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,13 @@ def _take_signals(stop: threading.Event) -> None:
 
 
 def _serve_until(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
+    from raydex.serve.ingress import prepared
+
+    with prepared(config) if not config.ray_address else nullcontext():
+        _serve_on_ray(config, started=started, stop=stop)
+
+
+def _serve_on_ray(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
     from raydex.serve.deployments import running  # imports Ray, 2 s: not for --help or a wrong flag
 
     with running(config) as addresses:

@@ -313,12 +313,23 @@ class ServeConfig(IndexesConfig):
         description="Seconds between two looks for a newly published (or rolled back) snapshot, which is then served "
         "without a restart; 0: swap only when POST /admin/reload says so.",
     )
-    replicas: int = Field(1, ge=1, le=64, description="Processes that answer queries, each with the whole snapshot.")
+    replicas: int = Field(
+        0, ge=0, le=64, description="Processes that answer queries, each with the whole snapshot; 0: one for each "
+        "processor, at most 8."
+    )  # fmt: skip
+    ingress: Literal["auto", "haproxy", "proxy"] = Field(
+        "auto", description="What takes requests for the replicas: HAProxy, or Ray's own proxy, which is slower; auto: "
+        "HAProxy where it is installed."
+    )  # fmt: skip
     max_k: int = Field(100, ge=1, le=1000, description="Largest k a caller may ask for.")
     max_offset: int = Field(1000, ge=0, description="Largest offset a caller may ask for.")
     max_query_chars: int = Field(4000, ge=1, description="Longest query, in characters.")
     max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
     embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
+    max_waiting: int = Field(
+        256, ge=1, description="Most searches that wait in one replica; more are refused with 503 and Retry-After."
+    )
+    cache_mb: int = Field(64, ge=0, description="Megabytes of answers that one replica keeps; 0: none.")
     limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
 

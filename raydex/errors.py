@@ -22,6 +22,7 @@
     ├── SectionNotFound          no served index holds this section
     ├── RollbackRefused          the service cannot make that snapshot live
     ├── QueryError               a query is empty, too long or out of range
+    ├── Overloaded               more searches wait than the service lets in
     ├── RequestRefused           a request is over a limit, or malformed, before anybody looks at its meaning
     │   ├── MalformedRequest     its URL or headers are not well formed
     │   ├── UriTooLong           its URL is longer than the limit
@@ -281,6 +282,17 @@ class QueryError(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
+
+
+class Overloaded(RaydexError):
+    """More searches wait than the service lets in; the same request may be taken a moment later."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(waiting)
+        self.waiting = waiting
+
+    def __str__(self) -> str:
+        return f"{self.waiting} searches are waiting, and no more are let in (max_waiting). Ask again in a second."
 
 
 class RequestRefused(RaydexError):

@@ -86,6 +86,18 @@ METRICS: dict[str, Metric] = {
             buckets=SECONDS,
         ),
         _serve(
+            "raydex_answers",
+            "counter",
+            "Answers of GET /search by origin (computed, kept, shared). kept / all: the hit rate of the cache. A fall: "
+            "callers ask other things, or snapshots change often.",
+            "origin",
+        ),
+        _serve(
+            "raydex_waiting",
+            "gauge",
+            "Searches that wait in a replica. Near max_waiting: callers are about to be refused, add replicas.",
+        ),
+        _serve(
             "raydex_results",
             "histogram",
             "Hits returned per query. A fall: snapshots shrank, or callers page beyond the end.",

@@ -31,6 +31,7 @@ SAMPLES = [
     errors.SectionNotFound("https://a/#b"),
     errors.RollbackRefused("x"),
     errors.QueryError("k", "at most 100"),
+    errors.Overloaded(256),
     errors.RequestRefused("x"),
     errors.MalformedRequest("x"),
     errors.UriTooLong("x"),

@@ -13,17 +13,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
 from raydex.keys import KeyRing
-from raydex.records import Filters, Hit, Query
+from raydex.records import Hit
 from raydex.serve.access import Access, allowed_indexes
 from raydex.serve.admin import admin_routes
-from raydex.serve.deadlines import Deadline
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.limits import Limits
 from raydex.serve.queries import (
@@ -45,7 +45,6 @@ from raydex.serve.schemas import (
     IndexesResponse,
     ReadyResponse,
     Result,
-    SearchOptions,
     SearchParameters,
     SearchResponse,
     SectionResponse,
@@ -53,6 +52,7 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
+from raydex.serve.searching import LISTS, Searching, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 from raydex.serve.swapping import Follower
 
@@ -60,9 +60,6 @@ logger = logging.getLogger(__name__)
 
 GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
-
-LISTS = ("index", "source", "version", "language", "kind", "path")
-"""Parameters that take several values."""
 
 DESCRIPTIONS = {
     400: "The URL, the headers or the bytes of the body are not well formed.",
@@ -100,31 +97,24 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
-    app.include_router(_search_routes(backend, config), tags=["search"])
+    searching = Searching(backend, config)
+    app.include_router(_search_routes(backend, config, searching), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
     app.include_router(admin_routes(backend), tags=["admin"])
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path == "/search" and "GET" in (route.methods or ()):
+            route.app = searching.before(route.app)
     return app
 
 
-def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
+def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) -> APIRouter:
     router = APIRouter(dependencies=[Depends(_said_once)])
 
-    @router.get("/search", summary="Search for one query")
-    async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
-        check_text(parameters.query, "query", config)
-        deadline, allowed = _check_options(parameters, config), allowed_indexes(request.scope)
-        query = _query(parameters.query, parameters)
-        found = await find(backend, [query], names=parameters.index, allowed=allowed, deadline=deadline)
-        answer = found.found[0]
-        return SearchResponse(
-            message=_join(found.warnings[0], _skipped(found)),
-            snapshot=found.snapshot,
-            confidence=answer.confidence,
-            results=_results(answer.hits),
-            facets=answer.facets,
-            timings_s=found.timings_s,
-        )
+    @router.get("/search", summary="Search for one query", response_model=SearchResponse)
+    async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> Response:
+        body = await searching.respond(parameters, allowed=allowed_indexes(request.scope))
+        return Response(body, media_type="application/json")
 
     @router.post("/search", summary="Search for several queries at once")
     async def search_many(request: Request, batch: BatchRequest) -> BatchResponse:
@@ -133,11 +123,11 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
             raise QueryError("queries", f"has {len(batch.queries)} queries, {limit}")
         for position, text in enumerate(batch.queries):
             check_text(text, f"queries[{position}]", config)
-        deadline, allowed = _check_options(batch, config), allowed_indexes(request.scope)
-        queries = [_query(text, batch) for text in batch.queries]
+        deadline, allowed = check_options(batch, config), allowed_indexes(request.scope)
+        queries = [query_of(text, batch) for text in batch.queries]
         found = await find(backend, queries, names=batch.index, allowed=allowed, deadline=deadline)
         return BatchResponse(
-            message=_join(_with_messages(found), _skipped(found)),
+            message=join(_with_messages(found), skipped_text(found.skipped)),
             snapshot=found.snapshot,
             answers=_answers(batch.queries, found),
             timings_s=found.timings_s,
@@ -164,32 +154,6 @@ def _said_once(request: Request) -> None:
     for name, count in names.items():
         if count > 1 and name not in LISTS:
             raise QueryError(name, f"is given {count} times")
-
-
-def _check_options(options: SearchOptions, config: ServeConfig) -> Deadline:
-    check_range(k=options.k, offset=options.offset, config=config)
-    for name in LISTS:
-        check_values(getattr(options, name), name, config)
-    return Deadline.of(options.timeout_ms, config.limits)
-
-
-def _query(text: str, options: SearchOptions) -> Query:
-    return Query(
-        text=text,
-        k=options.k,
-        offset=options.offset,
-        mode=options.mode,
-        filters=Filters(
-            sources=tuple(options.source),
-            versions=tuple(options.version),
-            languages=tuple(options.language),
-            kinds=tuple(options.kind),
-            paths=tuple(options.path),
-        ),
-        group_by=options.group_by,
-        facets=options.facets,
-        explain=options.explain,
-    )
 
 
 def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
@@ -294,14 +258,6 @@ def _results(hits: Sequence[Hit]) -> list[Result]:
 def _with_messages(found: Findings) -> str:
     count = sum(bool(warning) for warning in found.warnings)
     return f"{count} of {len(found.warnings)} answers have a message of their own" if count else ""
-
-
-def _skipped(found: Findings) -> str:
-    return f"not searched, because not ready: {', '.join(found.skipped)}" if found.skipped else ""
-
-
-def _join(*messages: str) -> str:
-    return "; ".join(message for message in messages if message)
 
 
 def _describe_limits(config: ServeConfig) -> str:

@@ -29,6 +29,7 @@ from raydex.errors import (
     HeadersTooLarge,
     IndexNotFound,
     MalformedRequest,
+    Overloaded,
     QueryError,
     RateLimited,
     RaydexError,
@@ -56,6 +57,7 @@ STATUS: dict[type[RaydexError], int] = {
     SnapshotError: 503,
     EmbedError: 503,
     StorageError: 503,
+    Overloaded: 503,
     MalformedRequest: 400,
     BodyTooSlow: 408,
     BodyTooLarge: 413,
@@ -66,6 +68,9 @@ STATUS: dict[type[RaydexError], int] = {
 
 RETRY_AFTER_S = 5
 """How soon to ask again after a 503: a replica opens a snapshot of a few thousand chunks in less."""
+
+OVERLOAD_RETRY_AFTER_S = 1
+"""How soon to ask again when too many wait: what waits is answered in about a second."""
 
 REQUEST_ID_KEY = "raydex.request_id"
 LONGEST_REQUEST_ID = 128
@@ -105,6 +110,8 @@ def respond_to(scope: Scope, error: RaydexError, message: str = "") -> JSONRespo
 def _headers(error: RaydexError) -> dict[str, str]:
     if isinstance(error, RequestRefused):
         return {"Connection": "close"}  # the body may not be read
+    if isinstance(error, Overloaded):
+        return {"Retry-After": str(OVERLOAD_RETRY_AFTER_S)}
     if isinstance(error, AuthError):  # RFC 6750
         return {"WWW-Authenticate": 'Bearer realm="raydex"' + (', error="invalid_token"' if error.is_given else "")}
     if isinstance(error, RateLimited):
@@ -196,7 +203,7 @@ def _respond(
         message = f"{message[:LONGEST_MESSAGE]} …"
     failure = Failure(type=kind, message=message, field=field, request_id=scope[REQUEST_ID_KEY])
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**(headers or {}), **retry})
+    return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**retry, **(headers or {})})
 
 
 def _request_id(scope: Scope) -> str:

@@ -6,9 +6,9 @@
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from raydex.config import ServeConfig
 from raydex.errors import IndexNotFound, QueryError, SnapshotError
@@ -17,6 +17,8 @@ from raydex.serve.deadlines import Deadline
 from raydex.serve.engine import PROBE, Engine, OpenIndex
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import Council, SwapCouncil
+
+Result = TypeVar("Result")
 
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 """Control characters but tab and line ends, halves of surrogate pairs, and U+FFFD."""
@@ -31,6 +33,9 @@ class Backend(Protocol):
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors: ...
 
+    async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
+        """Return what work makes of the vector of item, (model_id, text), in a thread; without item, of None."""
+
 
 class DirectBackend:
     """Serves from this process alone, for tests and small uses; queries of different requests are not batched."""
@@ -42,6 +47,10 @@ class DirectBackend:
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
         return await asyncio.to_thread(self.engine.embed, model_id, texts)
+
+    async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
+        vector = (await self.embed(item[0], [item[1]]))[0] if item else None
+        return await asyncio.to_thread(work, vector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,11 @@ def select_allowed(engine: Engine, names: Sequence[str], allowed: frozenset[str]
     return engine.select(names or [name for name in visible if name in engine.indexes] or visible)
 
 
+def skipped_names(engine: Engine, allowed: frozenset[str] | None) -> tuple[str, ...]:
+    """Return the served indexes that are not open, as far as they may be named."""
+    return tuple(name for name in engine.reasons if allowed is None or name in allowed)
+
+
 async def find(
     backend: Backend,
     queries: Sequence[Query],
@@ -125,20 +139,20 @@ async def find(
             times.add("embed", time.perf_counter() - started)
         found = await asyncio.to_thread(engine.find, indexes, queries, vectors, times=times, before_each=deadline.check)
     times.add("total", time.perf_counter() - started)
-    _record(backend.recorder, found, times)
+    record(backend.recorder, [len(answer.hits) for answer in found], times)
     return Findings(
         found=found,
         warnings=[
-            "; ".join(filter(None, (answer.message, _warning(engine, indexes, query))))
+            "; ".join(filter(None, (answer.message, warning(engine, indexes, query))))
             for query, answer in zip(queries, found, strict=True)
         ],
-        skipped=() if names else tuple(name for name in engine.reasons if allowed is None or name in allowed),
-        snapshot=_snapshot_ids(indexes),
+        skipped=() if names else skipped_names(engine, allowed),
+        snapshot=snapshot_ids(indexes),
         timings_s={stage: round(seconds, 6) for stage, seconds in times.seconds.items()},
     )
 
 
-def _warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
+def warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
     """Return what the caller must know of the answer: what the model did not read, which index has no words."""
     if query.mode == "lexical":
         return ""
@@ -160,17 +174,18 @@ async def probe(backend: Backend, allowed: frozenset[str] | None = None) -> dict
     for index in indexes:
         vectors = await backend.embed(index.model_id, [PROBE])
         await asyncio.to_thread(engine.find, [index], [Query(text=PROBE, k=1)], vectors, times=StageTimes())
-    return _snapshot_ids([index for index in indexes if allowed is None or index.name in allowed])
+    return snapshot_ids([index for index in indexes if allowed is None or index.name in allowed])
 
 
-def _snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
+def snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
     return {index.name: index.manifest.snapshot_id for index in indexes}
 
 
-def _record(recorder: Recorder, answers: Sequence[Found], times: StageTimes) -> None:
+def record(recorder: Recorder, hits: Sequence[int], times: StageTimes) -> None:
+    """hits: of each query, how many it found."""
     for stage, seconds in times.seconds.items():
         recorder.observe("raydex_search_stage_seconds", seconds, stage=stage)
-    for found in answers:
-        recorder.observe("raydex_results", len(found.hits))
-        if not found.hits:
+    for count in hits:
+        recorder.observe("raydex_results", count)
+        if not count:
             recorder.count("raydex_zero_result_queries")
