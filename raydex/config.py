@@ -282,6 +282,22 @@ class ServeConfig(IndexesConfig):
     max_query_chars: int = Field(4000, ge=1, description="Longest query, in characters.")
     max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
     embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
+    monitoring: bool = Field(
+        default=False,
+        description="Run Prometheus with our rules beside the service, and show charts on Ray's dashboard "
+        "(docs/monitoring.md).",
+    )
+    monitoring_port: int = Field(
+        0, ge=0, le=65535, description="Port of the chart pages that --monitoring serves; 0: a free one."
+    )
+    monitoring_dir: Path = Field(
+        Path(),
+        description="Folder in which --monitoring keeps Prometheus's data; without it, in the folder of Ray's session, "
+        "which a restart does not read.",
+    )
+    scrape_interval_s: float = Field(
+        10.0, ge=1, le=60, description="Seconds between two looks of Prometheus at the figures; Ray renews them in 10."
+    )
 
     _names = field_validator("index", mode="before")(_split_names)
 

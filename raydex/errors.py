@@ -21,6 +21,7 @@
     ├── IndexNotFound            the service does not serve this index
     ├── SectionNotFound          no served index holds this section
     ├── QueryError               a query is empty, too long or out of range
+    ├── PrometheusError          Prometheus does not answer, or refuses an expression
     └── ServiceError             the service gave an error, or no answer at all (raised by the client)
 
 Each message says what, where, found against expected, and what to do. All facts go through `super().__init__`, so
@@ -266,6 +267,17 @@ class QueryError(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
+
+
+class PrometheusError(RaydexError):
+    """Prometheus does not answer, does not start, or refuses an expression."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where, self.reason = where, reason
+
+    def __str__(self) -> str:
+        return f"Prometheus ({self.where}): {self.reason}. See docs/monitoring.md."
 
 
 class ServiceError(RaydexError):

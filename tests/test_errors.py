@@ -30,6 +30,7 @@ SAMPLES = [
     errors.IndexNotFound("docs", ("a", "b")),
     errors.SectionNotFound("https://a/#b"),
     errors.QueryError("k", "at most 100"),
+    errors.PrometheusError("http://a:9090", "gives no answer"),
     errors.ServiceError("http://a:8000", 503, "snapshot_not_found", "nothing is published", "r1", 5.0),
 ]
 

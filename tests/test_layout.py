@@ -33,6 +33,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "build": WORDS
     | STAGES - {"answer", "client"}
     | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
+    "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
     | {"cluster", "embed", "lexical", "snapshot", "storage", "search", "query", "answer", "observe", "evaluate"},
 }
@@ -48,7 +49,9 @@ ONLY_IN = {
     "playwright": {"render"},
     "openvino": {"embed"},
     "onnxruntime": {"embed"},
-    "httpx": {"crawl", "client", "answer"},
+    "httpx": {"crawl", "client", "answer", "monitoring"},  # monitoring: Prometheus's HTTP API
+    "starlette": {"serve", "monitoring"},
+    "uvicorn": {"monitoring"},
     "httpcore": {"crawl"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
