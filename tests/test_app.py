@@ -460,15 +460,18 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
         "/suggest",
         "/indexes",
         "/sections/{section_id}",
+        "/admin/reload",
+        "/admin/rollback",
         "/healthz",
         "/readyz",
     }
     search = document["paths"]["/search"]["get"]
     filters = {"source", "version", "language", "kind", "path"}
-    options = {"k", "offset", "index", "mode", "group_by", "facets", "explain"}
+    options = {"k", "offset", "index", "mode", "group_by", "facets", "explain", "timeout_ms"}
     assert {parameter["name"] for parameter in search["parameters"]} == {"query"} | options | filters
     assert all(parameter["description"] for parameter in search["parameters"])
-    assert set(search["responses"]) == {"200", "404", "422", "503"}
+    refusals = {"400", "404", "405", "408", "413", "414", "422", "431", "503", "504"}
+    assert set(search["responses"]) == {"200"} | refusals
     failure = search["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
     assert failure.endswith("/FailureResponse")
     assert "HTTPValidationError" not in document["components"]["schemas"]
