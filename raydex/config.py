@@ -330,6 +330,22 @@ class ServeConfig(IndexesConfig):
         256, ge=1, description="Most searches that wait in one replica; more are refused with 503 and Retry-After."
     )
     cache_mb: int = Field(64, ge=0, description="Megabytes of answers that one replica keeps; 0: none.")
+    monitoring: bool = Field(
+        default=False,
+        description="Run Prometheus with our rules beside the service, and show charts on Ray's dashboard "
+        "(docs/monitoring.md).",
+    )
+    monitoring_port: int = Field(
+        0, ge=0, le=65535, description="Port of the chart pages that --monitoring serves; 0: a free one."
+    )
+    monitoring_dir: Path = Field(
+        Path(),
+        description="Folder in which --monitoring keeps Prometheus's data; without it, in the folder of Ray's session, "
+        "which a restart does not read.",
+    )
+    scrape_interval_s: float = Field(
+        10.0, ge=1, le=60, description="Seconds between two looks of Prometheus at the figures; Ray renews them in 10."
+    )
     limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
 

@@ -23,6 +23,7 @@
     ├── RollbackRefused          the service cannot make that snapshot live
     ├── QueryError               a query is empty, too long or out of range
     ├── Overloaded               more searches wait than the service lets in
+    ├── PrometheusError          Prometheus does not answer, or refuses an expression
     ├── RequestRefused           a request is over a limit, or malformed, before anybody looks at its meaning
     │   ├── MalformedRequest     its URL or headers are not well formed
     │   ├── UriTooLong           its URL is longer than the limit
@@ -293,6 +294,17 @@ class Overloaded(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.waiting} searches are waiting, and no more are let in (max_waiting). Ask again in a second."
+
+
+class PrometheusError(RaydexError):
+    """Prometheus does not answer, does not start, or refuses an expression."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where, self.reason = where, reason
+
+    def __str__(self) -> str:
+        return f"Prometheus ({self.where}): {self.reason}. See docs/monitoring.md."
 
 
 class RequestRefused(RaydexError):

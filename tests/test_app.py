@@ -294,6 +294,7 @@ def test_last_run_is_told_also_when_it_built_nothing(data_dir, recorder):
     assert (told["outcome"], told["exit_code"]) == ("StorageFull", 1)
     assert recorder.values("raydex_last_run_failures", index="docs") == [2]
     assert recorder.values("raydex_last_run_seconds", index="docs") == [7.5]
+    assert recorder.values("raydex_last_run_exit_code", index="docs") == [1]
 
 
 def test_gauges_tell_age_size_and_last_build_from_the_start(data_dir, recorder):

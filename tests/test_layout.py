@@ -37,6 +37,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     | STAGES - {"answer", "client"}
     | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search"}
     | {"interop", "storage", "lineage"},
+    "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
     | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
     | {"answer", "observe", "evaluate", "keys"},
@@ -53,7 +54,9 @@ ONLY_IN = {
     "playwright": {"render"},
     "openvino": {"embed"},
     "onnxruntime": {"embed"},
-    "httpx": {"crawl", "client", "answer"},
+    "httpx": {"crawl", "client", "answer", "monitoring"},  # monitoring: Prometheus's HTTP API
+    "starlette": {"serve", "monitoring"},
+    "uvicorn": {"monitoring"},
     "httpcore": {"crawl"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
