@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,20 @@ from utils.logs import configure_logging
 if TYPE_CHECKING:
     from ray.serve import Application
 
+    from raydex.monitoring.running import Monitoring
     from raydex.serve.deployments import Addresses
 
 EXAMPLES = """examples:
   python serve_index.py                              every published index, at http://127.0.0.1:8000
   python serve_index.py --index docs --port 8080     one index, at another port
   python serve_index.py --create-key ci              an API key, shown this once; from now on requests need one
+  python serve_index.py --monitoring                 with Prometheus, alerts, and charts on Ray's dashboard
 
 exit codes:
   0  stopped by SIGINT (Ctrl-C) or SIGTERM; or the command for keys is done, and the last line is JSON
   1  the service did not start; the message says where the reason is
-  2  wrong settings, nothing published, the port is taken, or a public address without API keys
+  2  wrong settings, nothing published, a port is taken, a public address without API keys, or --monitoring without
+     `prometheus`
 """
 DONE = STOPPED = 0
 FAILED, REFUSED = 1, 2
@@ -127,14 +131,45 @@ def _take_signals(stop: threading.Event) -> None:
 
 
 def _serve_until(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
+    from raydex.serve.ingress import prepared
+
+    with prepared(config) if not config.ray_address else nullcontext():
+        _serve_on_ray(config, started=started, stop=stop)
+
+
+def _serve_on_ray(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
     from raydex.serve.deployments import running  # imports Ray, 2 s: not for --help or a wrong flag
 
-    with running(config) as addresses:
+    with _monitoring(config) as monitoring, running(config) as addresses:
+        if monitoring:
+            monitoring.watch(addresses.service_discovery.parent)
         started.set()
         if not stop.is_set():
             _print_addresses(addresses)
+            if monitoring:
+                print("\n".join(_watched_at(monitoring)), flush=True)
             stop.wait()
         print("stopping …", flush=True)
+
+
+def _monitoring(config: ServeConfig) -> "AbstractContextManager[Monitoring | None]":
+    """Return what watches the service, if that is wanted; Ray, which is yet to start, finds it by the environment."""
+    if not config.monitoring:
+        return nullcontext()
+    if config.ray_address:
+        raise ConfigError(
+            "--monitoring shows charts on the dashboard of a Ray that it starts, but --ray-address names one that "
+            "runs. See docs/monitoring.md: `python -m raydex.monitoring`, and what that Ray's head must be told."
+        )
+    from raydex.monitoring.running import Monitoring
+
+    folder = None if config.monitoring_dir == Path() else config.monitoring_dir
+    return Monitoring(port=config.monitoring_port, folder=folder, interval_s=config.scrape_interval_s)
+
+
+def _watched_at(monitoring: "Monitoring") -> list[str]:
+    charts = f"{monitoring.charts_url}/ops" if monitoring.charts_url else f"{monitoring.grafana_url} (your Grafana)"
+    return [f"charts      {charts}", f"prometheus  {monitoring.prometheus_url} (alerts: /alerts)"]
 
 
 def _print_addresses(addresses: "Addresses") -> None:

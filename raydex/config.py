@@ -266,6 +266,22 @@ class BuildConfig(IndexesConfig):
     storage: StorageConfig = StorageConfig()
 
 
+class LimitsConfig(Settings):
+    """What one request may cost; docs/limits.md has all limits, with what is answered beyond them."""
+
+    max_body_bytes: int = Field(1_000_000, ge=1024, description="Longest body of a request, in bytes.")
+    max_nesting: int = Field(16, ge=2, le=500, description="Deepest nesting of a JSON body.")
+    max_headers: int = Field(100, ge=10, description="Most headers of a request.")
+    max_header_bytes: int = Field(16_384, ge=1024, description="Longest headers of a request, all together, in bytes.")
+    max_url_bytes: int = Field(50_000, ge=1024, description="Longest path and query string, percent-encoded, in bytes.")
+    body_timeout_s: float = Field(10.0, gt=0, description="Seconds within which a body must have come whole.")
+    max_values: int = Field(100, ge=1, description="Most values of one filter, and most indexes of one request.")
+    default_timeout_ms: int = Field(
+        10_000, ge=1, description="Milliseconds a search may take when the request does not say (timeout_ms)."
+    )
+    max_timeout_ms: int = Field(60_000, ge=1, description="Largest timeout_ms a caller may ask for.")
+
+
 class AccessConfig(Settings):
     keys_file: Path = Field(
         Path(),
@@ -318,12 +334,46 @@ class ServeConfig(IndexesConfig):
         "", description="Where to load the embedding model from, when not under the name in the manifest; its checksum "
         "must match."
     )  # fmt: skip
-    replicas: int = Field(1, ge=1, le=64, description="Processes that answer queries, each with the whole snapshot.")
+    swap_check_s: float = Field(
+        2.0,
+        ge=0,
+        description="Seconds between two looks for a newly published (or rolled back) snapshot, which is then served "
+        "without a restart; 0: swap only when POST /admin/reload says so.",
+    )
+    replicas: int = Field(
+        0, ge=0, le=64, description="Processes that answer queries, each with the whole snapshot; 0: one for each "
+        "processor, at most 8."
+    )  # fmt: skip
+    ingress: Literal["auto", "haproxy", "proxy"] = Field(
+        "auto", description="What takes requests for the replicas: HAProxy, or Ray's own proxy, which is slower; auto: "
+        "HAProxy where it is installed."
+    )  # fmt: skip
     max_k: int = Field(100, ge=1, le=1000, description="Largest k a caller may ask for.")
     max_offset: int = Field(1000, ge=0, description="Largest offset a caller may ask for.")
     max_query_chars: int = Field(4000, ge=1, description="Longest query, in characters.")
     max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
     embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
+    max_waiting: int = Field(
+        256, ge=1, description="Most searches that wait in one replica; more are refused with 503 and Retry-After."
+    )
+    cache_mb: int = Field(64, ge=0, description="Megabytes of answers that one replica keeps; 0: none.")
+    monitoring: bool = Field(
+        default=False,
+        description="Run Prometheus with our rules beside the service, and show charts on Ray's dashboard "
+        "(docs/monitoring.md).",
+    )
+    monitoring_port: int = Field(
+        0, ge=0, le=65535, description="Port of the chart pages that --monitoring serves; 0: a free one."
+    )
+    monitoring_dir: Path = Field(
+        Path(),
+        description="Folder in which --monitoring keeps Prometheus's data; without it, in the folder of Ray's session, "
+        "which a restart does not read.",
+    )
+    scrape_interval_s: float = Field(
+        10.0, ge=1, le=60, description="Seconds between two looks of Prometheus at the figures; Ray renews them in 10."
+    )
+    limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
 
     _names = field_validator("index", mode="before")(_split_names)

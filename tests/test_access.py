@@ -326,3 +326,14 @@ def test_the_access_log_can_be_switched_off_or_told_to_write_queries_which_stay_
     (line,) = [record.getMessage() for record in caplog.records if record.name == "raydex.serve.accesslog"]
     assert line.endswith('request_id="r1 key=admin" query="query=a%0Amethod=GET"')
     assert "\n" not in line
+
+
+def test_an_admin_key_rules_only_the_indexes_it_may_see(data_dir, keys_file):
+    key = bearer(keys_file, scopes=["admin"], indexes=["docs"])
+    with client_for(data_dir, keys_file) as client:
+        client.headers.update(key)
+        assert list(client.post("/admin/reload").json()["snapshot"]) == ["docs"]
+        for name in ("intern", "nowhere"):
+            refused = client.post("/admin/rollback", json={"index": name})
+            assert refused.status_code == 404
+            assert "served: docs." in refused.json()["error"]["message"]

@@ -19,8 +19,9 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     **dict.fromkeys(STAGES, WORDS),
     "ann": WORDS,
     "tables": WORDS,
+    "columns": WORDS,
     "lexical": WORDS | {"query"},  # it searches what a query was read as
-    "shard": WORDS | {"ann", "tables"},  # the files of a shard; index and tables are matters of their own
+    "shard": WORDS | {"ann", "tables", "columns"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
     "keys": WORDS,
@@ -28,15 +29,18 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "checkpoint": WORDS,
     "cluster": WORDS,
     "storage": WORDS | {"snapshot", "journal"},
+    "lineage": WORDS | {"shard", "snapshot", "journal", "storage"},  # both programs roll back
     "search": WORDS | {"ann", "embed", "shard", "lexical", "query", "snapshot"},
     "interop": WORDS | {"client", "snapshot", "embed"},
     "observe": WORDS | {"client", "evaluate"},
     "build": WORDS
     | STAGES - {"answer", "client"}
-    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
+    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search"}
+    | {"interop", "storage", "lineage"},
+    "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
-    | {"cluster", "embed", "lexical", "snapshot", "storage", "search", "query", "answer", "observe", "evaluate"}
-    | {"keys"},
+    | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
+    | {"answer", "observe", "evaluate", "keys"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},
@@ -50,7 +54,9 @@ ONLY_IN = {
     "playwright": {"render"},
     "openvino": {"embed"},
     "onnxruntime": {"embed"},
-    "httpx": {"crawl", "client", "answer"},
+    "httpx": {"crawl", "client", "answer", "monitoring"},  # monitoring: Prometheus's HTTP API
+    "starlette": {"serve", "monitoring"},
+    "uvicorn": {"monitoring"},
     "httpcore": {"crawl"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from raydex.config import ServeConfig
 from raydex.errors import AuthError, ConfigError, Forbidden, RaydexError
 from raydex.keys import NO_HASH, Key, KeyRing
-from raydex.serve.failures import failure_kind, failure_response
+from raydex.serve.failures import failure_kind, respond_to
 from raydex.serve.rates import Meter, Standing
 from raydex.serve.recorder import Recorder
 
@@ -96,7 +96,7 @@ class Access:
                     raise standing.error
         except RaydexError as error:
             self._recorder.count("raydex_refused_requests", reason=failure_kind(error))
-            await failure_response(scope, error, self._config)(scope, receive, send)
+            await respond_to(scope, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -2,28 +2,42 @@
 
     app = create_app(DirectBackend(engine, MemoryRecorder()), config)
 
-GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · /healthz · /readyz · /docs
+GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · POST /admin/… · /healthz
+/readyz · /docs
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from raydex.config import ServeConfig
 from raydex.errors import QueryError
 from raydex.keys import KeyRing
-from raydex.records import Filters, Hit, Query
+from raydex.records import Hit
 from raydex.serve.access import Access, allowed_indexes, charge
 from raydex.serve.accesslog import AccessLog
+from raydex.serve.admin import admin_routes
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
-from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe, select_allowed
+from raydex.serve.limits import Limits
+from raydex.serve.queries import (
+    Backend,
+    Findings,
+    check_range,
+    check_text,
+    check_values,
+    find,
+    probe,
+    select_allowed,
+)
 from raydex.serve.rates import Meter
 from raydex.serve.schemas import (
     AliveResponse,
@@ -34,7 +48,6 @@ from raydex.serve.schemas import (
     IndexesResponse,
     ReadyResponse,
     Result,
-    SearchOptions,
     SearchParameters,
     SearchResponse,
     SectionResponse,
@@ -42,7 +55,9 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
+from raydex.serve.searching import LISTS, Searching, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
+from raydex.serve.swapping import Follower
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +67,23 @@ API_VERSION = "1"
 GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
 
+DESCRIPTIONS = {
+    400: "The URL, the headers or the bytes of the body are not well formed.",
+    401: "A valid API key is needed.",
+    403: "The key does not allow this.",
+    404: "No such index or section.",
+    405: "Another method is meant; Allow names it.",
+    408: "The body did not come in time.",
+    413: "The body is too long.",
+    414: "The URL is too long.",
+    422: "A parameter is wrong; `field` names it.",
+    429: "Too many requests with this key; see Retry-After and RateLimit.",
+    431: "The headers are too many or too long.",
+    503: "Not ready; try again after Retry-After seconds.",
+    504: "No answer within `timeout_ms`.",
+}
 FAILURES: dict[int | str, dict[str, object]] = {
-    401: {"model": FailureResponse, "description": "A valid API key is needed."},
-    403: {"model": FailureResponse, "description": "The key does not allow this."},
-    429: {"model": FailureResponse, "description": "Too many requests with this key; see Retry-After and RateLimit."},
-    422: {"model": FailureResponse, "description": "A parameter is wrong; `field` names it."},
-    404: {"model": FailureResponse, "description": "No such index or section."},
-    503: {"model": FailureResponse, "description": "Not ready; try again after Retry-After seconds."},
+    status: {"model": FailureResponse, "description": text} for status, text in DESCRIPTIONS.items()
 }
 
 
@@ -72,7 +97,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         docs_url=None,  # ours, below, has a policy of what it may load
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lambda _: _fresh_gauges(backend, config),
+        lifespan=lambda _: _at_work(backend, config),
         middleware=[
             Middleware(
                 Edge,
@@ -80,6 +105,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
                 access_log=AccessLog(config.access.access_log),
                 adds_header=adds_request_id,
             ),
+            Middleware(Limits, config=config.limits),
             *cross_origin(config.access.cors_origins),
             Middleware(
                 Access,
@@ -94,43 +120,38 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     add_failure_handlers(app, config)
     add_docs_page(app)
     describe_keys(app)
-    app.include_router(_search_routes(backend, config), tags=["search"])
+    searching = Searching(backend, config)
+    app.include_router(_search_routes(backend, config, searching), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
+    app.include_router(admin_routes(backend), tags=["admin"])
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path == "/search" and "GET" in (route.methods or ()):
+            route.app = searching.before(route.app)
     return app
 
 
-def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
-    router = APIRouter()
+def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) -> APIRouter:
+    router = APIRouter(dependencies=[Depends(_said_once)])
 
-    @router.get("/search", summary="Search for one query")
-    async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
-        check_text(parameters.query, "query", config)
-        check_range(k=parameters.k, offset=parameters.offset, config=config)
-        allowed = allowed_indexes(request.scope)
-        found = await find(backend, [_query(parameters.query, parameters)], names=parameters.index, allowed=allowed)
-        answer = found.found[0]
-        return SearchResponse(
-            message=_join(found.warnings[0], _skipped(found)),
-            snapshot=found.snapshot,
-            confidence=answer.confidence,
-            results=_results(answer.hits),
-            facets=answer.facets,
-            timings_s=found.timings_s,
-        )
+    @router.get("/search", summary="Search for one query", response_model=SearchResponse)
+    async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> Response:
+        body = await searching.respond(parameters, allowed=allowed_indexes(request.scope))
+        return Response(body, media_type="application/json")
 
     @router.post("/search", summary="Search for several queries at once")
     async def search_many(request: Request, batch: BatchRequest) -> BatchResponse:
         if len(batch.queries) > config.max_batch:
-            raise QueryError("queries", f"has {len(batch.queries)} queries, at most {config.max_batch} are taken")
+            limit = f"at most {config.max_batch} are taken (max_batch)"
+            raise QueryError("queries", f"has {len(batch.queries)} queries, {limit}")
         for position, text in enumerate(batch.queries):
             check_text(text, f"queries[{position}]", config)
-        check_range(k=batch.k, offset=batch.offset, config=config)
+        deadline, allowed = check_options(batch, config), allowed_indexes(request.scope)
         await charge(request.scope, len(batch.queries) - 1)
-        allowed = allowed_indexes(request.scope)
-        found = await find(backend, [_query(text, batch) for text in batch.queries], names=batch.index, allowed=allowed)
+        queries = [query_of(text, batch) for text in batch.queries]
+        found = await find(backend, queries, names=batch.index, allowed=allowed, deadline=deadline)
         return BatchResponse(
-            message=_join(_with_messages(found), _skipped(found)),
+            message=join(_with_messages(found), skipped_text(found.skipped)),
             snapshot=found.snapshot,
             answers=_answers(batch.queries, found),
             timings_s=found.timings_s,
@@ -140,6 +161,7 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     async def suggest(request: Request, parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=0, config=config)
+        check_values(parameters.index, "index", config)
         engine = backend.engine
         indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
         found = engine.suggest(indexes, parameters.query, k=parameters.k)
@@ -150,23 +172,12 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     return router
 
 
-def _query(text: str, options: SearchOptions) -> Query:
-    return Query(
-        text=text,
-        k=options.k,
-        offset=options.offset,
-        mode=options.mode,
-        filters=Filters(
-            sources=tuple(options.source),
-            versions=tuple(options.version),
-            languages=tuple(options.language),
-            kinds=tuple(options.kind),
-            paths=tuple(options.path),
-        ),
-        group_by=options.group_by,
-        facets=options.facets,
-        explain=options.explain,
-    )
+def _said_once(request: Request) -> None:
+    """Refuse a parameter that is given twice and is no list: which of the two is meant?"""
+    names = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in names.items():
+        if count > 1 and name not in LISTS:
+            raise QueryError(name, f"is given {count} times")
 
 
 def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
@@ -209,20 +220,25 @@ def _health_routes(backend: Backend) -> APIRouter:
 
 
 @asynccontextmanager
-async def _fresh_gauges(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
-    async def keep() -> None:
+async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
+    """Keep the gauges fresh and follow CURRENT for as long as the app runs."""
+
+    async def keep_gauges() -> None:
         while True:
             statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
             record_gauges(statuses, backend.recorder)
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
-    task = asyncio.create_task(keep())
+    follower = Follower(backend.engine, backend.swaps, backend.recorder)
+    tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:
@@ -268,17 +284,12 @@ def _with_messages(found: Findings) -> str:
     return f"{count} of {len(found.warnings)} answers have a message of their own" if count else ""
 
 
-def _skipped(found: Findings) -> str:
-    return f"not searched, because not ready: {', '.join(found.skipped)}" if found.skipped else ""
-
-
-def _join(*messages: str) -> str:
-    return "; ".join(message for message in messages if message)
-
-
 def _describe_limits(config: ServeConfig) -> str:
+    limits = config.limits
     return (
         f"Limits of this service: k up to {config.max_k}, offset up to {config.max_offset}, queries up to "
-        f"{config.max_query_chars} characters, up to {config.max_batch} queries in one POST.\n\n"
+        f"{config.max_query_chars} characters, up to {config.max_batch} queries in one POST, {limits.max_values} "
+        f"values of a filter, timeout_ms up to {limits.max_timeout_ms} (unasked {limits.default_timeout_ms}), a body "
+        f"of {limits.max_body_bytes:,} bytes.\n\n"
         'Every error has the body `{"error": {"type", "message", "field", "request_id"}}`.'
     )
