@@ -120,9 +120,9 @@ class Access:
 
     def _keyless(self, path: str, headers: dict[bytes, bytes], *, is_admin: bool) -> Key | None:
         """Return who asks while keys are off. A page of another site can make a browser ask a service on loopback."""
+        if is_admin and (self._is_open or not self._config.is_local):
+            raise AuthError
         if self._is_open:
-            if is_admin:
-                raise AuthError
             return ANONYMOUS
         if path in OPEN_ROUTES:
             return None
