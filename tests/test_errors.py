@@ -29,6 +29,7 @@ SAMPLES = [
     errors.NothingToIndex("docs", "http_404: 1", "report.json"),
     errors.IndexNotFound("docs", ("a", "b")),
     errors.SectionNotFound("https://a/#b"),
+    errors.RollbackRefused("docs: no snapshot before it"),
     errors.QueryError("k", "at most 100"),
     errors.ServiceError("http://a:8000", 503, "snapshot_not_found", "nothing is published", "r1", 5.0),
 ]
