@@ -8,7 +8,7 @@ An index that cannot be opened keeps its reason and leaves the others alone. Met
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -185,18 +185,25 @@ class Engine:
             return self._embedders[model_id].embed_queries(texts)
 
     def find(
-        self, indexes: Sequence[OpenIndex], queries: Sequence[Query], vectors: Vectors | None, *, times: StageTimes
+        self,
+        indexes: Sequence[OpenIndex],
+        queries: Sequence[Query],
+        vectors: Vectors | None,
+        *,
+        times: StageTimes,
+        before_each: Callable[[], None] = lambda: None,
     ) -> list[Found]:
-        """Answer each query from all the indexes together. vectors: a row for each, None when none is looked at."""
-        rows: Sequence[Vectors | None] = [None] * len(queries) if vectors is None else list(vectors)
-        return [self._find(indexes, query, row, times) for query, row in zip(queries, rows, strict=True)]
+        """Answer each query from all the indexes together. vectors: a row for each, None when none is looked at.
 
-    def _find(self, indexes: Sequence[OpenIndex], query: Query, vector: Vectors | None, times: StageTimes) -> Found:
-        if len(indexes) == 1:
-            return indexes[0].searcher.find(query, vector, times=times)
-        whole = replace(query, k=query.offset + query.k, offset=0)
-        parts = [index.searcher.find(whole, vector, times=times) for index in indexes]
-        return merge_found(parts, k=query.k, offset=query.offset)
+        before_each: called before a query is searched in an index; what it raises ends the whole.
+        """
+        rows: Sequence[Vectors | None] = [None] * len(queries) if vectors is None else list(vectors)
+
+        def search(index: OpenIndex, query: Query, row: Vectors | None) -> Found:
+            before_each()
+            return index.searcher.find(query, row, times=times)
+
+        return [_find(search, indexes, query, row) for query, row in zip(queries, rows, strict=True)]
 
     def suggest(self, indexes: Sequence[OpenIndex], prefix: str, *, k: int) -> list[tuple[str, Suggestion]]:
         """Return (index, suggestion): the best of each index first, then the second best of each, a text once."""
@@ -216,11 +223,12 @@ class Engine:
         tokens, limit = embedder.tokenizer.count(text), embedder.info.max_tokens
         return f"the query has {tokens} tokens; the model read the first {limit}" if tokens > limit else ""
 
-    def section(self, section_id: str) -> tuple[str, Section]:
-        """Return the section and the name of the first index that holds it."""
+    def section(self, section_id: str, *, allowed: frozenset[str] | None = None) -> tuple[str, Section]:
+        """Return the section and the name of the first index that holds it. allowed: where to look; None: in all."""
         indexes = self.indexes
         for index in indexes.values():
-            if section := index.searcher.section(section_id):
+            is_visible = allowed is None or index.name in allowed
+            if is_visible and (section := index.searcher.section(section_id)):
                 return index.name, section
         if not indexes:
             self.select()
@@ -307,3 +315,16 @@ def _named(table: Table, name: str) -> OpenIndex:
     if name in table.reasons:
         raise copy(table.reasons[name])  # one that is raised again and again gathers the frames of all requests
     raise IndexNotFound(name, table.names)
+
+
+def _find(
+    search: Callable[[OpenIndex, Query, Vectors | None], Found],
+    indexes: Sequence[OpenIndex],
+    query: Query,
+    row: Vectors | None,
+) -> Found:
+    """Answer one query from all the indexes together."""
+    if len(indexes) == 1:
+        return search(indexes[0], query, row)
+    whole = replace(query, k=query.offset + query.k, offset=0)
+    return merge_found([search(index, whole, row) for index in indexes], k=query.k, offset=query.offset)

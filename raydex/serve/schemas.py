@@ -6,13 +6,19 @@ GET /suggest?query=…  →  SuggestResponse
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field
 
 from raydex.records import Grouping, SearchMode, SectionKind
 
 K = Annotated[int, Field(ge=1, description="Hits per query.", examples=[10])]
 Offset = Annotated[int, Field(ge=0, description="Hits to skip, for paging.", examples=[0])]
-Indexes = Annotated[list[str], Field(description="Indexes to search; without it, all that are served.", examples=[[]])]
+Values = Annotated[list[str], FailFast()]
+"""FailFast: a body of half a million wrong values is one complaint."""
+Indexes = Annotated[Values, Field(description="Indexes to search; without it, all that are served.", examples=[[]])]
+TimeoutMs = Annotated[
+    int,
+    Field(ge=0, description="Milliseconds within which to answer, else 504; 0: as many as the service allows unasked."),
+]
 Snapshots = Annotated[
     dict[str, str],
     Field(description="Index → the snapshot that answered.", examples=[{"docs": "20260101T120000Z-3f9c1b"}]),
@@ -24,7 +30,6 @@ Timings = Annotated[
         examples=[{"embed": 0.0021, "lexical": 0.0003, "scan": 0.0011, "merge": 0.0001, "total": 0.0052}],
     ),
 ]
-Values = list[str]
 Span = tuple[int, int]
 Confidence = Annotated[
     float | None,
@@ -52,12 +57,15 @@ class SearchOptions(BaseModel):
     source: Values = Field([], description="Only from these sources of sources.toml.")
     version: Values = Field([], description="Only of these versions.")
     language: Values = Field([], description="Only in these languages; `en` takes `en-GB` too.")
-    kind: Annotated[list[SectionKind], Field(description="Only prose, code or the entries of symbols (api).")] = []
+    kind: Annotated[
+        list[SectionKind], FailFast(), Field(description="Only prose, code or the entries of symbols (api).")
+    ] = []
     path: Values = Field(
         [], description="Only under these paths, whole segments: `/3/library` or `https://host/3/library`."
     )
     facets: Annotated[bool, Field(description="Count what was found by source, version, language and kind.")] = False
     explain: Annotated[bool, Field(description="Say of each result what its score is the sum of.")] = False
+    timeout_ms: TimeoutMs = 0
 
 
 class SearchParameters(SearchOptions):
@@ -72,9 +80,10 @@ class SearchParameters(SearchOptions):
 class BatchRequest(SearchOptions):
     """Several queries with the same settings."""
 
-    queries: list[str] = Field(min_length=1, examples=[["open a file", "parse a date"]])
+    queries: Values = Field(min_length=1, examples=[["open a file", "parse a date"]])
     k: Annotated[K, Field(strict=True)] = 10
     offset: Annotated[Offset, Field(strict=True)] = 0
+    timeout_ms: Annotated[TimeoutMs, Field(strict=True)] = 0
 
 
 class SuggestParameters(BaseModel):
