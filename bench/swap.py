@@ -131,7 +131,8 @@ class Load:
                 for number in count(first):
                     if stop.is_set():
                         return
-                    self.ask(connection, queries[number % len(queries)])
+                    query = queries[number % len(queries)]
+                    self.ask(connection, query if number % 2 else f"{query} {number}")  # half of them are new
 
         threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
         for thread in threads:
