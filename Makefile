@@ -40,7 +40,7 @@ fmt: setup  ## format and fix what can be fixed
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-docs: setup  ## regenerate docs/cli.md, docs/settings.md and docs/metrics.md
+docs: setup  ## regenerate docs/cli.md, settings.md, metrics.md, the rules of Prometheus and the dashboard
 	$(RUN) docs/generate.py
 
 bench: setup  ## measure the numbers of the README (needs Debian's python3-doc; about 20 minutes)

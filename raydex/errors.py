@@ -20,7 +20,20 @@
     ├── NothingToIndex           the crawl ended without one chunk
     ├── IndexNotFound            the service does not serve this index
     ├── SectionNotFound          no served index holds this section
+    ├── RollbackRefused          the service cannot make that snapshot live
     ├── QueryError               a query is empty, too long or out of range
+    ├── Overloaded               more searches wait than the service lets in
+    ├── PrometheusError          Prometheus does not answer, or refuses an expression
+    ├── RequestRefused           a request is over a limit, or malformed, before anybody looks at its meaning
+    │   ├── MalformedRequest     its URL or headers are not well formed
+    │   ├── UriTooLong           its URL is longer than the limit
+    │   ├── HeadersTooLarge      its headers are too many or too long
+    │   ├── BodyTooLarge         its body is longer than the limit
+    │   └── BodyTooSlow          its body did not come in time
+    ├── DeadlineExceeded         an answer was not ready within the time the request allowed
+    ├── AuthError                a request without a valid API key
+    ├── Forbidden                a request that its key, or where it comes from, does not allow
+    ├── RateLimited              a key made more requests than it may
     └── ServiceError             the service gave an error, or no answer at all (raised by the client)
 
 Each message says what, where, found against expected, and what to do. All facts go through `super().__init__`, so
@@ -257,6 +270,10 @@ class SectionNotFound(RaydexError):
         return f"no section {self.section_id!r} in the served snapshots; take `section_id` from a hit."
 
 
+class RollbackRefused(RaydexError):
+    """The service cannot make that snapshot live; the live one stays."""
+
+
 class QueryError(RaydexError):
     """A query is empty, too long or out of range."""
 
@@ -266,6 +283,95 @@ class QueryError(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
+
+
+class Overloaded(RaydexError):
+    """More searches wait than the service lets in; the same request may be taken a moment later."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(waiting)
+        self.waiting = waiting
+
+    def __str__(self) -> str:
+        return f"{self.waiting} searches are waiting, and no more are let in (max_waiting). Ask again in a second."
+
+
+class PrometheusError(RaydexError):
+    """Prometheus does not answer, does not start, or refuses an expression."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where, self.reason = where, reason
+
+    def __str__(self) -> str:
+        return f"Prometheus ({self.where}): {self.reason}. See docs/monitoring.md."
+
+
+class RequestRefused(RaydexError):
+    """A request is over a limit, or malformed; its meaning was not looked at."""
+
+
+class MalformedRequest(RequestRefused):
+    """The URL or the headers are not well formed."""
+
+
+class UriTooLong(RequestRefused):
+    """Path and query string are longer than the limit."""
+
+
+class HeadersTooLarge(RequestRefused):
+    """The headers are too many, or too long together."""
+
+
+class BodyTooLarge(RequestRefused):
+    """The body is longer than the limit; it was not read to its end."""
+
+
+class BodyTooSlow(RequestRefused):
+    """The body did not come in time."""
+
+
+class DeadlineExceeded(RaydexError):
+    """An answer was not ready within the time the request allowed; what had not begun was not begun."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        super().__init__(timeout_ms)
+        self.timeout_ms = timeout_ms
+
+    def __str__(self) -> str:
+        return (
+            f"no answer within {self.timeout_ms} ms. Ask for less (k, queries), allow more (timeout_ms), or ask again "
+            "when the service has less to do."
+        )
+
+
+class AuthError(RaydexError):
+    """A request without a valid API key. One text whatever is wrong with it, so that nothing is learned by trying.
+
+    is_given: there was one. It only changes WWW-Authenticate.
+    """
+
+    def __init__(self, *, is_given: bool = False) -> None:
+        super().__init__()
+        self.is_given = is_given
+
+    def __str__(self) -> str:
+        return "a valid API key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+
+
+class Forbidden(RaydexError):
+    """A request that its key, or where it comes from, does not allow."""
+
+
+class RateLimited(RaydexError):
+    """A key made more requests than it may. limit: `20/second`; retry_after_s: seconds until there is room again."""
+
+    def __init__(self, limit: str, retry_after_s: float) -> None:
+        super().__init__(limit, retry_after_s)
+        self.limit, self.retry_after_s = limit, retry_after_s
+
+    def __str__(self) -> str:
+        return f"more than {self.limit} with this key; try again in {self.retry_after_s:g} s."
 
 
 class ServiceError(RaydexError):

@@ -22,6 +22,11 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
 
+    @property
+    def exported(self) -> str:
+        """Its name in Prometheus. A histogram has `_bucket`, `_sum` and `_count` of it."""
+        return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
+
 
 def _build(name: str, kind: Literal["counter", "gauge"], help_: str, *labels: str) -> Metric:
     return Metric(name=name, kind=kind, program="build", help=help_, labels=labels)
@@ -66,7 +71,8 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_requests",
             "counter",
-            "HTTP requests by route and outcome (ok, client_error, not_ready, error). Rising error: look at the log.",
+            "HTTP requests by route and outcome (ok, client_error, not_ready, too_late, error). Rising error: look at "
+            "the log; rising too_late: searches pass their timeout_ms.",
             "route",
             "outcome",
         ),
@@ -83,6 +89,18 @@ METRICS: dict[str, Metric] = {
             "Seconds per search stage. Rising embed: too few replicas; rising scan: shards too large.",
             "stage",
             buckets=SECONDS,
+        ),
+        _serve(
+            "raydex_answers",
+            "counter",
+            "Answers of GET /search by origin (computed, kept, shared). kept / all: the hit rate of the cache. A fall: "
+            "callers ask other things, or snapshots change often.",
+            "origin",
+        ),
+        _serve(
+            "raydex_waiting",
+            "gauge",
+            "Searches that wait in a replica. Near max_waiting: callers are about to be refused, add replicas.",
         ),
         _serve(
             "raydex_results",
@@ -114,6 +132,21 @@ METRICS: dict[str, Metric] = {
             "index",
         ),
         _serve(
+            "raydex_swaps",
+            "counter",
+            "Swaps to another snapshot in each replica, by outcome (swapped, refused, removed). Rising refused: see "
+            "`reason` in /indexes.",
+            "index",
+            "outcome",
+        ),
+        _serve(
+            "raydex_swap_seconds",
+            "histogram",
+            "Seconds that a swap takes in a replica, until all commit. A rise: snapshots grow, or one replica is slow.",
+            "index",
+            buckets=(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0),
+        ),
+        _serve(
             "raydex_last_build_pages",
             "gauge",
             "Pages of the last build by outcome, from its report. Rising failed or missing: the site is ill.",
@@ -138,6 +171,13 @@ METRICS: dict[str, Metric] = {
             "raydex_last_run_failures",
             "gauge",
             "Runs of build_index.py in a row that published nothing, from last_build.json. Above 0: read its message.",
+            "index",
+        ),
+        _serve(
+            "raydex_last_run_exit_code",
+            "gauge",
+            "Exit code of the last run of build_index.py, from last_build.json: 0 published, 3 too many failed pages, "
+            "4 nothing to index, 5 refused by the gate.",
             "index",
         ),
         _serve(

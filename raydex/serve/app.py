@@ -2,24 +2,40 @@
 
     app = create_app(DirectBackend(engine, MemoryRecorder()), config)
 
-GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · /healthz · /readyz · /docs
+GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · POST /admin/… · /healthz
+/readyz · /docs
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
-from raydex.records import Filters, Hit, Query
+from raydex.keys import KeyRing
+from raydex.records import Hit
+from raydex.serve.access import Access, allowed_indexes
+from raydex.serve.admin import admin_routes
 from raydex.serve.failures import Edge, add_failure_handlers
-from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe
+from raydex.serve.limits import Limits
+from raydex.serve.queries import (
+    Backend,
+    Findings,
+    check_range,
+    check_text,
+    check_values,
+    find,
+    probe,
+    select_allowed,
+)
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -29,7 +45,6 @@ from raydex.serve.schemas import (
     IndexesResponse,
     ReadyResponse,
     Result,
-    SearchOptions,
     SearchParameters,
     SearchResponse,
     SectionResponse,
@@ -37,17 +52,31 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
+from raydex.serve.searching import LISTS, Searching, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
+from raydex.serve.swapping import Follower
 
 logger = logging.getLogger(__name__)
 
 GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
 
+DESCRIPTIONS = {
+    400: "The URL, the headers or the bytes of the body are not well formed.",
+    401: "A valid API key is needed.",
+    403: "The key does not allow this.",
+    404: "No such index or section.",
+    405: "Another method is meant; Allow names it.",
+    408: "The body did not come in time.",
+    413: "The body is too long.",
+    414: "The URL is too long.",
+    422: "A parameter is wrong; `field` names it.",
+    431: "The headers are too many or too long.",
+    503: "Not ready; try again after Retry-After seconds.",
+    504: "No answer within `timeout_ms`.",
+}
 FAILURES: dict[int | str, dict[str, object]] = {
-    422: {"model": FailureResponse, "description": "A parameter is wrong; `field` names it."},
-    404: {"model": FailureResponse, "description": "No such index or section."},
-    503: {"model": FailureResponse, "description": "Not ready; try again after Retry-After seconds."},
+    status: {"model": FailureResponse, "description": text} for status, text in DESCRIPTIONS.items()
 }
 
 
@@ -59,56 +88,59 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         description=_describe_limits(config),
         version=CODE_VERSION,
         redirect_slashes=False,
-        lifespan=lambda _: _fresh_gauges(backend, config),
-        middleware=[Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id)],
+        lifespan=lambda _: _at_work(backend, config),
+        middleware=[
+            Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
+            Middleware(Limits, config=config.limits),
+            Middleware(Access, config=config, keys=KeyRing(config.keys_path)),
+        ],
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
-    app.include_router(_search_routes(backend, config), tags=["search"])
+    searching = Searching(backend, config)
+    app.include_router(_search_routes(backend, config, searching), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
+    app.include_router(admin_routes(backend), tags=["admin"])
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path == "/search" and "GET" in (route.methods or ()):
+            route.app = searching.before(route.app)
     return app
 
 
-def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
-    router = APIRouter()
+def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) -> APIRouter:
+    router = APIRouter(dependencies=[Depends(_said_once)])
 
-    @router.get("/search", summary="Search for one query")
-    async def search(parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
-        check_text(parameters.query, "query", config)
-        check_range(k=parameters.k, offset=parameters.offset, config=config)
-        found = await find(backend, [_query(parameters.query, parameters)], names=parameters.index)
-        answer = found.found[0]
-        return SearchResponse(
-            message=_join(found.warnings[0], _skipped(found)),
-            snapshot=found.snapshot,
-            confidence=answer.confidence,
-            results=_results(answer.hits),
-            facets=answer.facets,
-            timings_s=found.timings_s,
-        )
+    @router.get("/search", summary="Search for one query", response_model=SearchResponse)
+    async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> Response:
+        body = await searching.respond(parameters, allowed=allowed_indexes(request.scope))
+        return Response(body, media_type="application/json")
 
     @router.post("/search", summary="Search for several queries at once")
-    async def search_many(request: BatchRequest) -> BatchResponse:
-        if len(request.queries) > config.max_batch:
-            raise QueryError("queries", f"has {len(request.queries)} queries, at most {config.max_batch} are taken")
-        for position, text in enumerate(request.queries):
+    async def search_many(request: Request, batch: BatchRequest) -> BatchResponse:
+        if len(batch.queries) > config.max_batch:
+            limit = f"at most {config.max_batch} are taken (max_batch)"
+            raise QueryError("queries", f"has {len(batch.queries)} queries, {limit}")
+        for position, text in enumerate(batch.queries):
             check_text(text, f"queries[{position}]", config)
-        check_range(k=request.k, offset=request.offset, config=config)
-        found = await find(backend, [_query(text, request) for text in request.queries], names=request.index)
+        deadline, allowed = check_options(batch, config), allowed_indexes(request.scope)
+        queries = [query_of(text, batch) for text in batch.queries]
+        found = await find(backend, queries, names=batch.index, allowed=allowed, deadline=deadline)
         return BatchResponse(
-            message=_join(_with_messages(found), _skipped(found)),
+            message=join(_with_messages(found), skipped_text(found.skipped)),
             snapshot=found.snapshot,
-            answers=_answers(request.queries, found),
+            answers=_answers(batch.queries, found),
             timings_s=found.timings_s,
         )
 
     @router.get("/suggest", summary="Symbols, titles and headings, while a person types")
-    async def suggest(parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
+    async def suggest(request: Request, parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=0, config=config)
+        check_values(parameters.index, "index", config)
         engine = backend.engine
-        found = engine.suggest(engine.select(parameters.index), parameters.query, k=parameters.k)
+        indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
+        found = engine.suggest(indexes, parameters.query, k=parameters.k)
         return SuggestResponse(
             suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
         )
@@ -116,35 +148,27 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     return router
 
 
-def _query(text: str, options: SearchOptions) -> Query:
-    return Query(
-        text=text,
-        k=options.k,
-        offset=options.offset,
-        mode=options.mode,
-        filters=Filters(
-            sources=tuple(options.source),
-            versions=tuple(options.version),
-            languages=tuple(options.language),
-            kinds=tuple(options.kind),
-            paths=tuple(options.path),
-        ),
-        group_by=options.group_by,
-        facets=options.facets,
-        explain=options.explain,
-    )
+def _said_once(request: Request) -> None:
+    """Refuse a parameter that is given twice and is no list: which of the two is meant?"""
+    names = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in names.items():
+        if count > 1 and name not in LISTS:
+            raise QueryError(name, f"is given {count} times")
 
 
 def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     router = APIRouter()
 
     @router.get("/indexes", summary="What is served, and how old it is")
-    async def indexes() -> IndexesResponse:
-        return IndexesResponse(indexes=await asyncio.to_thread(index_statuses, backend.engine, config))
+    async def indexes(request: Request) -> IndexesResponse:
+        statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
+        allowed = allowed_indexes(request.scope)
+        return IndexesResponse(indexes=[one for one in statuses if allowed is None or one.name in allowed])
 
     @router.get("/sections/{section_id:path}", summary="A whole section, by the percent-encoded id from a hit")
-    async def section(section_id: str) -> SectionResponse:
-        index, found = await asyncio.to_thread(backend.engine.section, section_id)
+    async def section(request: Request, section_id: str) -> SectionResponse:
+        allowed = allowed_indexes(request.scope)
+        index, found = await asyncio.to_thread(backend.engine.section, section_id, allowed=allowed)
         return SectionResponse(
             section_id=found.section_id,
             source=found.url,
@@ -165,27 +189,32 @@ def _health_routes(backend: Backend) -> APIRouter:
         return AliveResponse()
 
     @router.get("/readyz", summary="Is every index open, and does a search work?")
-    async def readyz() -> ReadyResponse:
-        return ReadyResponse(snapshot=await probe(backend))
+    async def readyz(request: Request) -> ReadyResponse:
+        return ReadyResponse(snapshot=await probe(backend, allowed_indexes(request.scope)))
 
     return router
 
 
 @asynccontextmanager
-async def _fresh_gauges(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
-    async def keep() -> None:
+async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
+    """Keep the gauges fresh and follow CURRENT for as long as the app runs."""
+
+    async def keep_gauges() -> None:
         while True:
             statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
             record_gauges(statuses, backend.recorder)
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
-    task = asyncio.create_task(keep())
+    follower = Follower(backend.engine, backend.swaps, backend.recorder)
+    tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:
@@ -231,17 +260,12 @@ def _with_messages(found: Findings) -> str:
     return f"{count} of {len(found.warnings)} answers have a message of their own" if count else ""
 
 
-def _skipped(found: Findings) -> str:
-    return f"not searched, because not ready: {', '.join(found.skipped)}" if found.skipped else ""
-
-
-def _join(*messages: str) -> str:
-    return "; ".join(message for message in messages if message)
-
-
 def _describe_limits(config: ServeConfig) -> str:
+    limits = config.limits
     return (
         f"Limits of this service: k up to {config.max_k}, offset up to {config.max_offset}, queries up to "
-        f"{config.max_query_chars} characters, up to {config.max_batch} queries in one POST.\n\n"
+        f"{config.max_query_chars} characters, up to {config.max_batch} queries in one POST, {limits.max_values} "
+        f"values of a filter, timeout_ms up to {limits.max_timeout_ms} (unasked {limits.default_timeout_ms}), a body "
+        f"of {limits.max_body_bytes:,} bytes.\n\n"
         'Every error has the body `{"error": {"type", "message", "field", "request_id"}}`.'
     )

@@ -9,16 +9,22 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import metrics
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from raydex.cluster import TOKEN_FILE, ray_running
@@ -28,15 +34,28 @@ from raydex.metrics import METRICS, Metric
 from raydex.records import Vectors
 from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
+from raydex.serve.lane import EmbedItem, Lane, Result
 from raydex.serve.recorder import Recorder
+from raydex.serve.swapping import PATIENCE_S, Council, Plan, Report, SwapCouncil
+
+logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "raydex"
 
-ONGOING_REQUESTS = 128
-"""Per replica. Ray's default of 5 starves the batches: 32 clients fell to 10 requests/s with idle cores."""
+ONGOING_REQUESTS = 10_000
+"""Per replica, so that it is always we who refuse, with a body. Ray's default of 5 starves the batches."""
 
-EmbedItem = tuple[str, str]
-"""(id of the model, text)"""
+MOST_REPLICAS = 8
+"""Of those that are started unasked: each takes some 400 MB."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a search may keep the event loop from Python's lock. The default, 5 ms, is more than a search takes."""
+
+COUNCIL_REQUESTS = 1024
+"""Each replica has one waiting at any time."""
+
+COUNCIL_TIMEOUT_S = 30.0
+LEAVE_TIMEOUT_S = 2.0
 
 
 class RayRecorder:
@@ -58,15 +77,25 @@ class RayRecorder:
 class SearchService:
     """A replica: the whole snapshot of every index, the model, and the HTTP face.
 
-    The models of all replicas together get half of the processors: on two, one thread gives 38 requests/s where two
-    give 34, because Ray's proxy needs the other.
+    Replicas share the processors: on two, two replicas of one thread each, since most of a search is Python, which uses
+    one processor of a process at a time.
     """
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:
+        """council: of all replicas; without it, this one is the only one."""
         self._config = config
-        self.engine = Engine(config, threads=max(1, _processors() // (2 * config.replicas)))
+        self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
+        agreed = RemoteCouncil(council).serving() if council else {}
+        threads = max(1, _processors() // replicas_of(config))
+        self.engine = Engine(config, threads=threads, agreed=agreed)
         self.recorder: Recorder = RayRecorder()
-        self._embed_one.set_max_batch_size(config.embed_batch)  # type: ignore[attr-defined]
+        self._lane = Lane(
+            partial(embed_mixed, self.engine),
+            threads=threads,
+            batch=config.embed_batch,
+            most_waiting=config.max_waiting,
+        )
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve calls this after __init__, so that the app stands on an engine that is already open."""
@@ -74,11 +103,48 @@ class SearchService:
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
         """Embed together with the queries of other requests that are waiting."""
-        return np.stack(await asyncio.gather(*(self._embed_one((model_id, text)) for text in texts)))
+        return np.stack(await asyncio.gather(*(self.run((model_id, text), _needed) for text in texts)))
 
-    @serve.batch(batch_wait_timeout_s=0.0)  # no waiting: while one batch is embedded, the next one gathers
-    async def _embed_one(self, items: list[EmbedItem]) -> list[Vectors]:
-        return await asyncio.to_thread(embed_mixed, self.engine, items)
+    async def run(self, item: EmbedItem | None, work: Callable[[Vectors | None], Result]) -> Result:
+        return await self._lane.run(item, work)
+
+
+def _needed(vector: Vectors | None) -> Vectors:
+    assert vector is not None
+    return vector
+
+
+class RemoteCouncil:
+    """The council as a deployment of its own. While it is away (its node is lost), replicas serve what they have."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def follow(self, member: str, report: Report, seen: int) -> Plan | None:
+        return cast(Plan | None, await self._tried(self._handle.follow.remote(member, report, seen), COUNCIL_TIMEOUT_S))
+
+    async def reload(self) -> Plan | None:
+        return cast(Plan | None, await self._tried(self._handle.reload.remote(), PATIENCE_S + COUNCIL_TIMEOUT_S))
+
+    async def leave(self, member: str) -> None:
+        await self._tried(self._handle.leave.remote(member), LEAVE_TIMEOUT_S)
+
+    def serving(self) -> dict[str, str]:
+        """Return what the other replicas serve; to be called before there is an event loop to wait in."""
+        with ThreadPoolExecutor(1) as pool:  # Ray Serve refuses to block the thread of an event loop
+            response = pool.submit(lambda: self._handle.serving.remote().result(timeout_s=COUNCIL_TIMEOUT_S))
+            try:
+                return cast(dict[str, str], response.result())
+            except (RayError, RayServeException, TimeoutError) as error:
+                logger.warning("council not reached, the live snapshots are opened reason=%s", error)
+                return {}
+
+    async def _tried(self, response: Any, timeout_s: float) -> Any:
+        try:
+            return await asyncio.wait_for(response, timeout_s)
+        except (RayError, RayServeException, TimeoutError) as error:
+            logger.warning("council not reached reason=%s", error)
+            return None
 
 
 def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
@@ -91,19 +157,31 @@ def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
     return [rows[item] for item in items]
 
 
+def replicas_of(config: ServeConfig) -> int:
+    return config.replicas or min(_processors(), MOST_REPLICAS)
+
+
 def build_application(config: ServeConfig) -> serve.Application:
     """Return the application for serve.run; nothing is opened before a replica starts."""
-    folders = {"data_dir": config.uri or config.folder.absolute()}
+    folders: dict[str, Any] = {"data_dir": config.uri or config.folder.absolute()}
     if config.uri:
         folders["work_dir"] = config.folder.absolute()
+    if config.keys_path:
+        folders["access"] = config.access.model_copy(update={"keys_file": config.keys_path.absolute()})
     here = config.model_copy(update=folders)  # replicas may start in another folder
     deploy = serve.deployment(
-        num_replicas=config.replicas,
+        num_replicas=replicas_of(config),
         max_ongoing_requests=ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 1},
         logging_config=LoggingConfig(enable_access_log=False),  # requests are counted as metrics, not written down
     )
-    return deploy(serve.ingress()(SearchService)).bind(here)
+    service = deploy(serve.ingress()(SearchService))
+    if replicas_of(here) == 1:
+        return service.bind(here)
+    council = serve.deployment(
+        name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
+    )(Council)
+    return service.bind(here, council.bind(here))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +204,7 @@ def running(config: ServeConfig) -> Iterator[Addresses]:
     """
     if not config.ray_address:
         _check_free(config.host, config.port)
-    with ray_running(config.ray_address, processors=max(_processors(), config.replicas)) as context:
+    with ray_running(config.ray_address, processors=max(_processors(), replicas_of(config))) as context:
         try:
             addresses = _addresses(config, context)
             _deploy(config, addresses.log_dir)

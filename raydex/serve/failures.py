@@ -4,6 +4,7 @@ error → {"error": {"type": "query_error", "message": "k: is 500, allowed are 1
 """
 
 import logging
+import math
 import re
 import time
 import uuid
@@ -19,13 +20,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raydex.config import ServeConfig
 from raydex.errors import (
+    AuthError,
+    BodyTooLarge,
+    BodyTooSlow,
+    DeadlineExceeded,
     EmbedError,
+    Forbidden,
+    HeadersTooLarge,
     IndexNotFound,
+    MalformedRequest,
+    Overloaded,
     QueryError,
+    RateLimited,
     RaydexError,
+    RequestRefused,
+    RollbackRefused,
     SectionNotFound,
     SnapshotError,
     StorageError,
+    UriTooLong,
 )
 from raydex.serve.recorder import Recorder
 from raydex.serve.schemas import Failure, FailureResponse
@@ -34,34 +47,76 @@ from raydex.serve.status import reason_text
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[RaydexError], int] = {
+    AuthError: 401,
+    Forbidden: 403,
     QueryError: 422,
+    RateLimited: 429,
     IndexNotFound: 404,
     SectionNotFound: 404,
+    RollbackRefused: 409,
     SnapshotError: 503,
     EmbedError: 503,
     StorageError: 503,
+    Overloaded: 503,
+    MalformedRequest: 400,
+    BodyTooSlow: 408,
+    BodyTooLarge: 413,
+    UriTooLong: 414,
+    HeadersTooLarge: 431,
+    DeadlineExceeded: 504,
 }  # anything else: 500
 
 RETRY_AFTER_S = 5
 """How soon to ask again after a 503: a replica opens a snapshot of a few thousand chunks in less."""
 
+OVERLOAD_RETRY_AFTER_S = 1
+"""How soon to ask again when too many wait: what waits is answered in about a second."""
+
 REQUEST_ID_KEY = "raydex.request_id"
 LONGEST_REQUEST_ID = 128
+SHOWN_COMPLAINTS, LONGEST_MESSAGE = 10, 2000
+"""Of what is echoed: an error is never much longer than the request that it refuses."""
 
 
 def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
     """Give each foreseen error its response; what none of these takes is left to Edge."""
 
     async def known(request: Request, error: Exception) -> JSONResponse:
-        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
-        if status is None:
-            raise error
-        field = error.field if isinstance(error, QueryError) else None
-        return _respond(request.scope, status, _snake_case(type(error)), reason_text(error, config), field=field)
+        assert isinstance(error, RaydexError)
+        return respond_to(request.scope, error, reason_text(str(error), config))
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        cause = error.__cause__  # FastAPI makes a 400 of whatever is raised while it reads a body
+        return await (known(request, cause) if isinstance(cause, RaydexError) else _refused(request, error))
 
     app.add_exception_handler(RaydexError, known)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(HTTPException, refused)
+
+
+def respond_to(scope: Scope, error: RaydexError, message: str = "") -> JSONResponse:
+    """Return the response to a foreseen error, and raise any other. message: other words than the error's own.
+
+    Also for the layers that stand before the routes: what they raise meets no handler.
+    """
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    if status is None:
+        raise error
+    field = error.field if isinstance(error, QueryError) else None
+    kind, text = _snake_case(type(error)), message or str(error)
+    return _respond(scope, status, kind, text, field=field, headers=_headers(error))
+
+
+def _headers(error: RaydexError) -> dict[str, str]:
+    if isinstance(error, RequestRefused):
+        return {"Connection": "close"}  # the body may not be read
+    if isinstance(error, Overloaded):
+        return {"Retry-After": str(OVERLOAD_RETRY_AFTER_S)}
+    if isinstance(error, AuthError):  # RFC 6750
+        return {"WWW-Authenticate": 'Bearer realm="raydex"' + (', error="invalid_token"' if error.is_given else "")}
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return {}
 
 
 class Edge:
@@ -110,8 +165,11 @@ class Edge:
 async def _malformed(request: Request, error: Exception) -> JSONResponse:
     """Answer what FastAPI's own validation refused; all complaints in the message, the first one's field."""
     assert isinstance(error, RequestValidationError)
-    complaints = [_complaint(detail) for detail in error.errors()]
+    details = error.errors()
+    complaints = [_complaint(detail) for detail in details[:SHOWN_COMPLAINTS]]
     message = "; ".join(f"{field}: {text}" if field else text for field, text in complaints)
+    if len(details) > SHOWN_COMPLAINTS:
+        message += f"; and {len(details) - SHOWN_COMPLAINTS} more"
     return _respond(request.scope, 422, "query_error", message, field=complaints[0][0])
 
 
@@ -141,9 +199,11 @@ def _respond(
     field: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]} …"
     failure = Failure(type=kind, message=message, field=field, request_id=scope[REQUEST_ID_KEY])
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**(headers or {}), **retry})
+    return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**retry, **(headers or {})})
 
 
 def _request_id(scope: Scope) -> str:
@@ -155,6 +215,8 @@ def _request_id(scope: Scope) -> str:
 def _outcome(status: int) -> str:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return "not_ready"
+    if status == HTTPStatus.GATEWAY_TIMEOUT:
+        return "too_late"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "error"
     return "client_error" if status >= HTTPStatus.BAD_REQUEST else "ok"
