@@ -78,7 +78,7 @@ def test_search_returns_typed_results(client):
     answer = client.search("read a file line by line", k=2)
     assert answer.results[0].source == f"{PAGE}?v=2#read"
     assert [result.rank for result in answer.results] == [1, 2]
-    assert {"embed", "lexical", "scan", "fuse", "total"} <= set(answer.timings_s)
+    assert answer.timings_s["total"] > 0
     assert list(answer.snapshot) == ["docs"]
     assert client.search("read a file line by line", k=1, offset=1, index=["docs"]).results == answer.results[1:]
 
