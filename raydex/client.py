@@ -133,6 +133,7 @@ class IndexInfo(_Record):
     bytes: int
     model: str
     current_snapshot_id: str
+    refused_snapshot_id: str = ""
     stale: bool
 
 

@@ -121,9 +121,10 @@ class EmbedConfig(Settings):
 class VectorsConfig(Settings):
     index_kind: str = Field(
         "auto",
-        pattern=r"^(auto|flat|fp16|rabitq)$",
-        description="How vectors are searched: flat (exact), fp16 or rabitq (smaller and faster, best rows scored "
-        "anew with the whole vectors), auto: by the number of chunks.",
+        pattern=r"^(auto|flat|fp16|int8|rabitq)$",
+        description="How vectors are searched: flat, fp16, int8 (exact, each faster than the one before) or rabitq "
+        "(smaller, may miss a row); all but flat score the best rows anew with the whole vectors. auto: by the number "
+        "of chunks.",
     )
     least_recall: float = Field(
         0.99,
