@@ -153,7 +153,8 @@ def _log_with_serve() -> None:
     """Write our log lines into the replica's log file beside Serve's own; else those below WARNING would be lost."""
     ours = logging.getLogger("raydex")
     for handler in logging.getLogger("ray.serve").handlers:
-        ours.addHandler(handler)
+        if type(handler) is not logging.StreamHandler:  # the one that repeats everything in the worker's stderr
+            ours.addHandler(handler)
     ours.propagate = False
     accesslog.logger.setLevel(logging.INFO)
 
