@@ -231,6 +231,8 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
 
     follower = Follower(backend.engine, backend.swaps, backend.recorder)
     tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
+    for task in tasks:
+        task.add_done_callback(_tell_death)
     try:
         yield
     finally:
@@ -239,6 +241,11 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _tell_death(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        logger.error("work behind the requests has ended; restart the service", exc_info=task.exception())
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:

@@ -299,14 +299,17 @@ class Engine:
         return open_snapshot(index_dir, manifest.snapshot_id, expected=describe(model))
 
     def published_id(self, name: str) -> str:
-        """Return the id of the snapshot that is live now, whatever is served."""
-        if not self.storage:
-            return current_id(self.config.folder / name)
+        """Return the id of the snapshot that is live now, whatever is served; "" when nobody can tell."""
         try:
-            return self.storage.current_id(name)
+            if self.storage:
+                return self.storage.current_id(name)
         except StorageError as error:
             logger.warning("not known what is live index=%s reason=%s", name, error)
+        try:
             return current_id(self.config.folder / name)
+        except OSError as error:
+            logger.warning("not known what is live index=%s reason=%s", name, error)
+            return ""
 
 
 def _named(table: Table, name: str) -> OpenIndex:
