@@ -2,7 +2,7 @@
 
 token ids → batches under a token budget → one inference stream per thread → vectors
 
-Passages and queries run in bf16 (cosine to fp32 ≥ 0.9999); what that changes in answers: docs/decisions/0018.
+Passages and queries run in bf16 (cosine to fp32 ≥ 0.9999); what that changes in answers: docs/decisions/0020.
 """
 
 import functools

@@ -32,6 +32,7 @@ from raydex.config import ServeConfig
 from raydex.errors import ConfigError, RaydexError
 from raydex.metrics import METRICS, Metric
 from raydex.records import Vectors
+from raydex.serve import accesslog
 from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
 from raydex.serve.lane import EmbedItem, Lane, Result
@@ -83,6 +84,7 @@ class SearchService:
 
     def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:
         """council: of all replicas; without it, this one is the only one."""
+        _log_with_serve()
         self._config = config
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
         agreed = RemoteCouncil(council).serving() if council else {}
@@ -110,7 +112,7 @@ class SearchService:
 
 
 def _needed(vector: Vectors | None) -> Vectors:
-    assert vector is not None
+    assert vector is not None  # noqa: S101 - for mypy
     return vector
 
 
@@ -147,6 +149,15 @@ class RemoteCouncil:
             return None
 
 
+def _log_with_serve() -> None:
+    """Write our log lines into the replica's log file beside Serve's own; else those below WARNING would be lost."""
+    ours = logging.getLogger("raydex")
+    for handler in logging.getLogger("ray.serve").handlers:
+        ours.addHandler(handler)
+    ours.propagate = False
+    accesslog.logger.setLevel(logging.INFO)
+
+
 def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
     """Return one row (dim,) for each item, in order; one call of each model that is asked for."""
     rows: dict[EmbedItem, Vectors] = {}
@@ -163,9 +174,11 @@ def replicas_of(config: ServeConfig) -> int:
 
 def build_application(config: ServeConfig) -> serve.Application:
     """Return the application for serve.run; nothing is opened before a replica starts."""
-    folders = {"data_dir": config.uri or config.folder.absolute()}
+    folders: dict[str, Any] = {"data_dir": config.uri or config.folder.absolute()}
     if config.uri:
         folders["work_dir"] = config.folder.absolute()
+    if config.keys_path:
+        folders["access"] = config.access.model_copy(update={"keys_file": config.keys_path.absolute()})
     here = config.model_copy(update=folders)  # replicas may start in another folder
     deploy = serve.deployment(
         num_replicas=replicas_of(config),
@@ -223,7 +236,7 @@ def _deploy(config: ServeConfig, log_dir: Path) -> None:
 
 def _addresses(config: ServeConfig, context: Any) -> Addresses:
     session_dir = Path(context.address_info["session_dir"])
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 - the reverse
     return Addresses(
         url=f"http://{f'[{host}]' if ':' in host else host}:{config.port}",
         dashboard_url=f"http://{context.dashboard_url}",

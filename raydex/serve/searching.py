@@ -12,14 +12,26 @@ from urllib.parse import parse_qsl
 import msgspec
 import numpy as np
 from pydantic import BaseModel
+from starlette._utils import get_route_path
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
 from raydex.config import ServeConfig
 from raydex.records import Filters, Query, StageTimes, Vectors
+from raydex.serve.access import allowed_indexes
 from raydex.serve.answers import Answer, Answers, encode
 from raydex.serve.deadlines import Deadline
-from raydex.serve.queries import Backend, check_range, check_text, check_values, record, snapshot_ids, warning
+from raydex.serve.queries import (
+    Backend,
+    check_range,
+    check_text,
+    check_values,
+    record,
+    select_allowed,
+    skipped_names,
+    snapshot_ids,
+    warning,
+)
 from raydex.serve.schemas import SearchOptions, SearchParameters
 
 
@@ -69,13 +81,13 @@ class Searching:
         self._backend, self._config = backend, config
         self._answers = Answers(config.cache_mb * 1_000_000)
 
-    async def respond(self, parameters: Any) -> bytes:
-        """Return the body of the response, as schemas.SearchResponse describes it."""
+    async def respond(self, parameters: Any, *, allowed: frozenset[str] | None) -> bytes:
+        """Return the body of the response, as schemas.SearchResponse describes it. allowed: indexes, None for all."""
         started, config, engine = time.perf_counter(), self._config, self._backend.engine
         check_text(parameters.query, "query", config)
         deadline = check_options(parameters, config)
-        indexes = engine.select(parameters.index)
-        skipped = () if parameters.index else tuple(engine.reasons)
+        indexes = select_allowed(engine, parameters.index, allowed)
+        skipped = () if parameters.index else skipped_names(engine, allowed)
         query, ids, times = query_of(parameters.query, parameters), snapshot_ids(indexes), StageTimes()
 
         def work(vector: Vectors | None) -> Answer:
@@ -106,20 +118,17 @@ class SearchRoute(BaseRoute):
         self._searching = searching
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and scope["method"] == "GET" and self._is_path(scope):
+        if scope["type"] == "http" and scope["method"] == "GET" and get_route_path(scope) == self.path:
             parameters = read(scope["query_string"])
             if parameters is not None:
                 return Match.FULL, {"route": self, self.key: parameters}
         return Match.NONE, {}
 
-    def _is_path(self, scope: Scope) -> bool:
-        return bool(scope["path"] == f"{scope.get('root_path', '')}{self.path}")
-
     def url_path_for(self, name: str, /, **path_params: Any) -> Any:
         raise NoMatchFound(name, path_params)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._searching.respond(scope[self.key])
+        body = await self._searching.respond(scope[self.key], allowed=allowed_indexes(scope))
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
