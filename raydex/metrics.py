@@ -71,8 +71,8 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_requests",
             "counter",
-            "HTTP requests by route and outcome (ok, client_error, not_ready, too_late, error). Rising error: look at "
-            "the log; rising too_late: searches pass their timeout_ms.",
+            "HTTP requests by route and outcome (ok, client_error, overloaded, not_ready, too_late, error). Rising "
+            "error: look at the log; rising overloaded: add replicas; rising too_late: searches pass their timeout_ms.",
             "route",
             "outcome",
         ),

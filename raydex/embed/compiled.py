@@ -2,7 +2,7 @@
 
 token ids → batches under a token budget → one inference stream per thread → vectors
 
-Passages run in bf16 (cosine to fp32 ≥ 0.9999), queries in fp32: what a user asks is compared without loss.
+Passages and queries run in bf16 (cosine to fp32 ≥ 0.9999); what that changes in answers: docs/decisions/0020.
 """
 
 import functools
@@ -111,7 +111,7 @@ class CompiledEmbedder:
 
     @functools.cached_property
     def _single(self) -> Any:
-        return self._compile("fp32", streams=1).create_infer_request()
+        return self._compile(self.info.precision, streams=1).create_infer_request()
 
     def _compile(self, precision: str, *, streams: int) -> Any:
         settings = {

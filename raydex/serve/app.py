@@ -15,7 +15,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
-from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from raydex.config import ServeConfig
@@ -55,7 +54,7 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
-from raydex.serve.searching import LISTS, Searching, check_options, join, query_of, skipped_text
+from raydex.serve.searching import LISTS, Searching, SearchRoute, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 from raydex.serve.swapping import Follower
 
@@ -125,9 +124,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
     app.include_router(admin_routes(backend), tags=["admin"])
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.path == "/search" and "GET" in (route.methods or ()):
-            route.app = searching.before(route.app)
+    app.router.routes.insert(0, SearchRoute(searching))
     return app
 
 
