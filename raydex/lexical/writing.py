@@ -18,8 +18,9 @@ from pathlib import Path
 
 import tantivy
 
+from raydex.filters import FIELDS, keys_of
 from raydex.lexical.analysis import ANALYZER, MAX_TERM_CHARS, analyzer, plain_words
-from raydex.lexical.schema import languages_of, names_schema, passages_schema, paths_of, symbol_keys
+from raydex.lexical.schema import names_schema, passages_schema, symbol_keys
 from raydex.records import Lexical, StoredObject
 from utils.files import write_by_checksum
 
@@ -133,13 +134,10 @@ def _documents(passages: Iterable[Passage], gathered: _Gathered) -> Iterator[tan
             names = filter(None, (passage.symbol, *passage.aliases))
             for key in dict.fromkeys(key for name in names for key in symbol_keys(name)):
                 document.add_text("symbol", key)
-        for path in paths_of(passage.url):
-            document.add_text("path", path)
-        document.add_text("source", passage.source)
-        document.add_text("version", passage.version)
-        for language in languages_of(passage.language):
-            document.add_text("language", language)
-        document.add_text("kind", passage.kind)
+        values = (passage.source, passage.version, passage.language, passage.kind, passage.url)
+        for field, value in zip(FIELDS, values, strict=True):
+            for key in keys_of(field, value):
+                document.add_text(field, key)
         document.add_unsigned("row", row)
         yield document
 

@@ -87,7 +87,7 @@ class Searcher:
         self.lexical = snapshot.lexical
         self.dense = DenseSearcher(index, snapshot)
         self.facts = Facts(snapshot)
-        self._is_api = self.facts.facets["kind"].mask(("api",))
+        self._is_api = self.facts.passing("kind", frozenset({"api"}))
 
     def find(self, query: Query, vector: Vectors | None, *, times: StageTimes | None = None) -> Found:
         """Return the hits of ranks offset + 1 to offset + k, best first; ties are ordered by chunk_id.
@@ -130,12 +130,8 @@ class Searcher:
     def _allowed(self, query: Query, parsed: ParsedQuery) -> Mask | None:
         """Return which rows filters, phrases and exclusions leave; None when all."""
         mask = self.facts.mask(query.filters)
-        if self.lexical is None or not (parsed.phrases or parsed.excluded):
-            return mask
-        rows = self.lexical.matching(parsed)
-        said = np.zeros(len(self.facts.page), bool)
-        said[rows] = True
-        return said if mask is None else said & mask
+        said = self.lexical.matching(parsed) if self.lexical else None
+        return mask if said is None else said if mask is None else said & mask
 
     def _ranking(
         self, query: Query, parsed: ParsedQuery, vector: Vectors | None, allowed: Mask | None, times: StageTimes
