@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydex.config import ServeConfig, add_flags, resolve, settings_of
 from raydex.errors import ConfigError, RaydexError, SnapshotNotFound
+from raydex.serve import key_commands
 from raydex.sources import load_document
 from utils.logs import configure_logging
 
@@ -30,23 +31,30 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python serve_index.py                              every published index, at http://127.0.0.1:8000
   python serve_index.py --index docs --port 8080     one index, at another port
+  python serve_index.py --create-key ci              an API key, shown this once; from now on requests need one
   python serve_index.py --monitoring                 with Prometheus, alerts, and charts on Ray's dashboard
 
 exit codes:
-  0  stopped by SIGINT (Ctrl-C) or SIGTERM
+  0  stopped by SIGINT (Ctrl-C) or SIGTERM; or the command for keys is done, and the last line is JSON
   1  the service did not start; the message says where the reason is
-  2  wrong settings, nothing published, a port is taken, or --monitoring without `prometheus`
+  2  wrong settings, nothing published, a port is taken, a public address without API keys, or --monitoring without
+     `prometheus`
 """
-STOPPED, FAILED, REFUSED = 0, 1, 2
+DONE = STOPPED = 0
+FAILED, REFUSED = 1, 2
 PUT_BACK_S = 0.05
 """How often our signal handlers are put back while Ray starts (10 s)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    flags = vars(argument_parser().parse_args(arguments))
+    options = argument_parser().parse_args(arguments)
     configure_logging()
     try:
-        config = _config(flags, flags["sources"])
+        config = _config(vars(options), options.sources)
+        if key_commands.asked(options):
+            print("\n".join(key_commands.run(options, config)))
+            return DONE
+        _check_access(config)
         _check_published(config)
         return _serve(config)
     except RaydexError as error:
@@ -62,6 +70,7 @@ def app(args: dict[str, str]) -> "Application":
     if unknown := set(args) - known - {"sources"}:
         raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     config = _config(args, Path(args["sources"]) if "sources" in args else None)
+    _check_access(config)
     _check_published(config)
     return build_application(config)
 
@@ -74,6 +83,7 @@ def argument_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--sources", type=Path, default=None, help="TOML file whose [serve] table holds settings.")
+    key_commands.add_key_options(parser)
     add_flags(parser, ServeConfig)
     return parser
 
@@ -81,6 +91,12 @@ def argument_parser() -> argparse.ArgumentParser:
 def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
     table = load_document(sources).get("serve", {}) if sources else {}
     return resolve(ServeConfig, flags, table, str(sources or ""))
+
+
+def _check_access(config: ServeConfig) -> None:
+    from raydex.serve.access import check_start  # imports Starlette: not for --help or a wrong flag
+
+    check_start(config)
 
 
 def _check_published(config: ServeConfig) -> None:
@@ -115,6 +131,13 @@ def _take_signals(stop: threading.Event) -> None:
 
 
 def _serve_until(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
+    from raydex.serve.ingress import prepared
+
+    with prepared(config) if not config.ray_address else nullcontext():
+        _serve_on_ray(config, started=started, stop=stop)
+
+
+def _serve_on_ray(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
     from raydex.serve.deployments import running  # imports Ray, 2 s: not for --help or a wrong flag
 
     with _monitoring(config) as monitoring, running(config) as addresses:

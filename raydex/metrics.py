@@ -84,11 +84,35 @@ METRICS: dict[str, Metric] = {
             buckets=SECONDS,
         ),
         _serve(
+            "raydex_refused_requests",
+            "counter",
+            "Requests refused before a route saw them, by reason (auth_error, forbidden, rate_limited). Rising "
+            "auth_error: a key ended, or somebody tries.",
+            "reason",
+        ),
+        _serve(
+            "raydex_limiter_failures",
+            "counter",
+            "Times the Redis that counts rates did not answer, at most one in 5 s; replicas count alone meanwhile.",
+        ),
+        _serve(
             "raydex_search_stage_seconds",
             "histogram",
             "Seconds per search stage. Rising embed: too few replicas; rising scan: shards too large.",
             "stage",
             buckets=SECONDS,
+        ),
+        _serve(
+            "raydex_answers",
+            "counter",
+            "Answers of GET /search by origin (computed, kept, shared). kept / all: the hit rate of the cache. A fall: "
+            "callers ask other things, or snapshots change often.",
+            "origin",
+        ),
+        _serve(
+            "raydex_waiting",
+            "gauge",
+            "Searches that wait in a replica. Near max_waiting: callers are about to be refused, add replicas.",
         ),
         _serve(
             "raydex_results",

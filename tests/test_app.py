@@ -470,7 +470,7 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
     options = {"k", "offset", "index", "mode", "group_by", "facets", "explain", "timeout_ms"}
     assert {parameter["name"] for parameter in search["parameters"]} == {"query"} | options | filters
     assert all(parameter["description"] for parameter in search["parameters"])
-    refusals = {"400", "404", "405", "408", "413", "414", "422", "431", "503", "504"}
+    refusals = {"400", "401", "403", "404", "405", "408", "413", "414", "422", "429", "431", "503", "504"}
     assert set(search["responses"]) == {"200"} | refusals
     failure = search["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
     assert failure.endswith("/FailureResponse")

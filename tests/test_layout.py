@@ -24,6 +24,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "shard": WORDS | {"ann", "tables", "columns"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
+    "keys": WORDS,
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
@@ -39,7 +40,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
     | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
-    | {"answer", "observe", "evaluate"},
+    | {"answer", "observe", "evaluate", "keys"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},
@@ -60,6 +61,7 @@ ONLY_IN = {
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "botocore": {"storage"},
+    "limits": {"serve"},
 }
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 80
 

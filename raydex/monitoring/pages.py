@@ -230,8 +230,8 @@ def _alerts(alerts: Sequence[Mapping[str, object]]) -> Element:
     table = Element("table")
     for alert in alerts:
         labels, told = alert["labels"], alert["annotations"]
-        assert isinstance(labels, Mapping)
-        assert isinstance(told, Mapping)
+        assert isinstance(labels, Mapping)  # noqa: S101 - for mypy
+        assert isinstance(told, Mapping)  # noqa: S101 - for mypy
         row = SubElement(table, "tr")
         cells = (labels.get("severity", ""), alert["state"], labels["alertname"], told.get("summary", ""))
         for text in (*cells, told.get("runbook", "")):
