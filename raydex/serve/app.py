@@ -27,6 +27,7 @@ from raydex.serve.admin import admin_routes
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
 from raydex.serve.limits import Limits
+from raydex.serve.ops import ops_routes
 from raydex.serve.queries import (
     Backend,
     Findings,
@@ -38,6 +39,7 @@ from raydex.serve.queries import (
     select_allowed,
 )
 from raydex.serve.rates import Meter
+from raydex.serve.recent import Recent
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -124,6 +126,8 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
     app.include_router(admin_routes(backend), tags=["admin"])
+    if isinstance(backend.recorder, Recent):
+        app.include_router(ops_routes(backend.recorder), tags=["health"])
     app.router.routes.insert(0, SearchRoute(searching))
     return app
 

@@ -35,6 +35,7 @@ from raydex.serve import accesslog
 from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
 from raydex.serve.lane import EmbedItem, Lane, Result
+from raydex.serve.recent import Recent
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import PATIENCE_S, Council, Plan, Report, SwapCouncil
 
@@ -89,7 +90,7 @@ class SearchService:
         agreed = await RemoteCouncil(council).serving() if council else {}
         threads = max(1, _processors() // replicas_of(config))
         self.engine = Engine(config, threads=threads, agreed=agreed)
-        self.recorder: Recorder = RayRecorder()
+        self.recorder: Recorder = Recent(RayRecorder())
         self._lane = Lane(
             partial(embed_mixed, self.engine),
             threads=threads,
