@@ -464,7 +464,7 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
     }
     search = document["paths"]["/search"]["get"]
     filters = {"source", "version", "language", "kind", "path"}
-    options = {"k", "offset", "index", "mode", "group_by", "facets", "explain"}
+    options = {"k", "offset", "index", "mode", "group_by", "facets", "explain", "rerank"}
     assert {parameter["name"] for parameter in search["parameters"]} == {"query"} | options | filters
     assert all(parameter["description"] for parameter in search["parameters"])
     assert set(search["responses"]) == {"200", "404", "422", "503"}

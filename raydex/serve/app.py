@@ -110,7 +110,10 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         engine = backend.engine
         found = engine.suggest(engine.select(parameters.index), parameters.query, k=parameters.k)
         return SuggestResponse(
-            suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
+            suggestions=[
+                Suggested(text=one.text, kind=one.kind, url=url, index=name, is_corrected=one.is_corrected)
+                for name, one, url in found
+            ]
         )
 
     return router
@@ -132,6 +135,7 @@ def _query(text: str, options: SearchOptions) -> Query:
         group_by=options.group_by,
         facets=options.facets,
         explain=options.explain,
+        rerank=options.rerank,
     )
 
 

@@ -27,7 +27,7 @@ from raydex.errors import (
 )
 from raydex.lexical import Suggestion
 from raydex.records import Found, Manifest, Query, Section, StageTimes, Vectors
-from raydex.search import Searcher, merge_found
+from raydex.search import Searcher, merge_found, open_rerank_stage
 from raydex.snapshot import Snapshot, current_id, index_names, open_snapshot, read_manifest
 from raydex.storage.mirror import Storage, open_storage
 
@@ -70,6 +70,12 @@ class Engine:
         self._threads = threads
         self._embedders: dict[str, Embedder] = {}
         self._embedding = Lock()
+        self._second_look = open_rerank_stage(
+            config.rerank_model,
+            candidates=config.rerank_candidates,
+            budget_ms=config.rerank_budget_ms,
+            threads=threads,
+        )
         self._storage = open_storage(config.uri, config.folder)
         self.names: tuple[str, ...] = tuple(dict.fromkeys(config.index or published_names(config)))
         self.indexes: dict[str, OpenIndex] = {}
@@ -104,7 +110,12 @@ class Engine:
     ) -> list[Found]:
         """Answer each query from all the indexes together. vectors: a row for each, None when none is looked at."""
         rows: Sequence[Vectors | None] = [None] * len(queries) if vectors is None else list(vectors)
-        return [self._find(indexes, query, row, times) for query, row in zip(queries, rows, strict=True)]
+        return [
+            self._second_look.apply(
+                query, self._find(indexes, self._second_look.widened(query), row, times), times=times
+            )
+            for query, row in zip(queries, rows, strict=True)
+        ]
 
     def _find(self, indexes: Sequence[OpenIndex], query: Query, vector: Vectors | None, times: StageTimes) -> Found:
         if len(indexes) == 1:
@@ -113,14 +124,10 @@ class Engine:
         parts = [index.searcher.find(whole, vector, times=times) for index in indexes]
         return merge_found(parts, k=query.k, offset=query.offset)
 
-    def suggest(self, indexes: Sequence[OpenIndex], prefix: str, *, k: int) -> list[tuple[str, Suggestion]]:
-        """Return (index, suggestion): the best of each index first, then the second best of each, a text once."""
-        lists = [
-            [(index.name, found) for found in index.searcher.lexical.suggest(prefix, k)]
-            for index in indexes
-            if index.searcher.lexical is not None
-        ]
-        best: dict[str, tuple[str, Suggestion]] = {}
+    def suggest(self, indexes: Sequence[OpenIndex], prefix: str, *, k: int) -> list[tuple[str, Suggestion, str]]:
+        """Return (index, suggestion, its URL): the best of each index first, then the second best, a text once."""
+        lists = [[(index.name, found, url) for found, url in index.searcher.suggest(prefix, k)] for index in indexes]
+        best: dict[str, tuple[str, Suggestion, str]] = {}
         for one in filter(None, chain.from_iterable(zip_longest(*lists))):
             best.setdefault(one[1].text, one)
         return list(best.values())[:k]

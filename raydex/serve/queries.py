@@ -113,7 +113,9 @@ async def probe(backend: Backend) -> dict[str, str]:
         raise SnapshotError("; ".join(str(reason) for reason in engine.reasons.values()))
     for index in engine.indexes.values() or engine.select():
         vectors = await backend.embed(index.model_id, [PROBE])
-        await asyncio.to_thread(engine.find, [index], [Query(text=PROBE, k=1)], vectors, times=StageTimes())
+        await asyncio.to_thread(
+            engine.find, [index], [Query(text=PROBE, k=1, rerank=False)], vectors, times=StageTimes()
+        )
     return _snapshot_ids(list(engine.indexes.values()))
 
 
@@ -128,3 +130,5 @@ def _record(recorder: Recorder, answers: Sequence[Found], times: StageTimes) -> 
         recorder.observe("raydex_results", len(found.hits))
         if not found.hits:
             recorder.count("raydex_zero_result_queries")
+        if found.fell_through:
+            recorder.count("raydex_rerank_fall_through", reason=found.fell_through)
