@@ -125,6 +125,15 @@ class SearchIndex:
             scores[number], rows[number] = best[0][0], near[best[1][0]]
         return scores, rows
 
+    def scores(self, vector: Vectors, rows: Rows) -> Vectors:
+        """Return the scores of these rows for one vector, to the last bit those of search()."""
+        scores = np.empty(len(rows), np.float32)
+        library: Any = faiss  # raw pointers: the arrays must be as C++ expects them, and live until it returns
+        vector, rows = np.ascontiguousarray(vector, np.float32), np.ascontiguousarray(rows, np.int64)
+        pointers = library.swig_ptr(vector), len(rows), library.swig_ptr(scores), library.swig_ptr(rows)
+        self._exact.compute_distance_subset(1, *pointers)
+        return scores
+
     def candidates(self, vectors: Vectors, count: int) -> Rows:
         """Return the rows that the coarse form holds for the best, (q, count), best first."""
         rows: Rows = self._coarse.search(np.ascontiguousarray(vectors), count)[1]

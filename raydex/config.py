@@ -263,6 +263,22 @@ class BuildConfig(IndexesConfig):
     storage: StorageConfig = StorageConfig()
 
 
+class LimitsConfig(Settings):
+    """What one request may cost; docs/limits.md has all limits, with what is answered beyond them."""
+
+    max_body_bytes: int = Field(1_000_000, ge=1024, description="Longest body of a request, in bytes.")
+    max_nesting: int = Field(16, ge=2, le=500, description="Deepest nesting of a JSON body.")
+    max_headers: int = Field(100, ge=10, description="Most headers of a request.")
+    max_header_bytes: int = Field(16_384, ge=1024, description="Longest headers of a request, all together, in bytes.")
+    max_url_bytes: int = Field(50_000, ge=1024, description="Longest path and query string, percent-encoded, in bytes.")
+    body_timeout_s: float = Field(10.0, gt=0, description="Seconds within which a body must have come whole.")
+    max_values: int = Field(100, ge=1, description="Most values of one filter, and most indexes of one request.")
+    default_timeout_ms: int = Field(
+        10_000, ge=1, description="Milliseconds a search may take when the request does not say (timeout_ms)."
+    )
+    max_timeout_ms: int = Field(60_000, ge=1, description="Largest timeout_ms a caller may ask for.")
+
+
 class ServeConfig(IndexesConfig):
     """Settings of serve_index.py."""
 
@@ -276,12 +292,19 @@ class ServeConfig(IndexesConfig):
         "", description="Where to load the embedding model from, when not under the name in the manifest; its checksum "
         "must match."
     )  # fmt: skip
+    swap_check_s: float = Field(
+        2.0,
+        ge=0,
+        description="Seconds between two looks for a newly published (or rolled back) snapshot, which is then served "
+        "without a restart; 0: swap only when POST /admin/reload says so.",
+    )
     replicas: int = Field(1, ge=1, le=64, description="Processes that answer queries, each with the whole snapshot.")
     max_k: int = Field(100, ge=1, le=1000, description="Largest k a caller may ask for.")
     max_offset: int = Field(1000, ge=0, description="Largest offset a caller may ask for.")
     max_query_chars: int = Field(4000, ge=1, description="Longest query, in characters.")
     max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
     embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
+    limits: LimitsConfig = LimitsConfig()
 
     rerank_model: str = Field(
         "",

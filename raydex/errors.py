@@ -20,7 +20,15 @@
     ├── NothingToIndex           the crawl ended without one chunk
     ├── IndexNotFound            the service does not serve this index
     ├── SectionNotFound          no served index holds this section
+    ├── RollbackRefused          the service cannot make that snapshot live
     ├── QueryError               a query is empty, too long or out of range
+    ├── RequestRefused           a request is over a limit, or malformed, before anybody looks at its meaning
+    │   ├── MalformedRequest     its URL or headers are not well formed
+    │   ├── UriTooLong           its URL is longer than the limit
+    │   ├── HeadersTooLarge      its headers are too many or too long
+    │   ├── BodyTooLarge         its body is longer than the limit
+    │   └── BodyTooSlow          its body did not come in time
+    ├── DeadlineExceeded         an answer was not ready within the time the request allowed
     └── ServiceError             the service gave an error, or no answer at all (raised by the client)
 
 Each message says what, where, found against expected, and what to do. All facts go through `super().__init__`, so
@@ -257,6 +265,10 @@ class SectionNotFound(RaydexError):
         return f"no section {self.section_id!r} in the served snapshots; take `section_id` from a hit."
 
 
+class RollbackRefused(RaydexError):
+    """The service cannot make that snapshot live; the live one stays."""
+
+
 class QueryError(RaydexError):
     """A query is empty, too long or out of range."""
 
@@ -266,6 +278,44 @@ class QueryError(RaydexError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
+
+
+class RequestRefused(RaydexError):
+    """A request is over a limit, or malformed; its meaning was not looked at."""
+
+
+class MalformedRequest(RequestRefused):
+    """The URL or the headers are not well formed."""
+
+
+class UriTooLong(RequestRefused):
+    """Path and query string are longer than the limit."""
+
+
+class HeadersTooLarge(RequestRefused):
+    """The headers are too many, or too long together."""
+
+
+class BodyTooLarge(RequestRefused):
+    """The body is longer than the limit; it was not read to its end."""
+
+
+class BodyTooSlow(RequestRefused):
+    """The body did not come in time."""
+
+
+class DeadlineExceeded(RaydexError):
+    """An answer was not ready within the time the request allowed; what had not begun was not begun."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        super().__init__(timeout_ms)
+        self.timeout_ms = timeout_ms
+
+    def __str__(self) -> str:
+        return (
+            f"no answer within {self.timeout_ms} ms. Ask for less (k, queries), allow more (timeout_ms), or ask again "
+            "when the service has less to do."
+        )
 
 
 class ServiceError(RaydexError):

@@ -66,7 +66,8 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_requests",
             "counter",
-            "HTTP requests by route and outcome (ok, client_error, not_ready, error). Rising error: look at the log.",
+            "HTTP requests by route and outcome (ok, client_error, not_ready, too_late, error). Rising error: look at "
+            "the log; rising too_late: searches pass their timeout_ms.",
             "route",
             "outcome",
         ),
@@ -119,6 +120,21 @@ METRICS: dict[str, Metric] = {
             "gauge",
             "Bytes of the served snapshot's files. A rise: memory follows.",
             "index",
+        ),
+        _serve(
+            "raydex_swaps",
+            "counter",
+            "Swaps to another snapshot in each replica, by outcome (swapped, refused, removed). Rising refused: see "
+            "`reason` in /indexes.",
+            "index",
+            "outcome",
+        ),
+        _serve(
+            "raydex_swap_seconds",
+            "histogram",
+            "Seconds that a swap takes in a replica, until all commit. A rise: snapshots grow, or one replica is slow.",
+            "index",
+            buckets=(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0),
         ),
         _serve(
             "raydex_last_build_pages",

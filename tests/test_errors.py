@@ -29,7 +29,15 @@ SAMPLES = [
     errors.NothingToIndex("docs", "http_404: 1", "report.json"),
     errors.IndexNotFound("docs", ("a", "b")),
     errors.SectionNotFound("https://a/#b"),
+    errors.RollbackRefused("x"),
     errors.QueryError("k", "at most 100"),
+    errors.RequestRefused("x"),
+    errors.MalformedRequest("x"),
+    errors.UriTooLong("x"),
+    errors.HeadersTooLarge("x"),
+    errors.BodyTooLarge("x"),
+    errors.BodyTooSlow("x"),
+    errors.DeadlineExceeded(250),
     errors.ServiceError("http://a:8000", 503, "snapshot_not_found", "nothing is published", "r1", 5.0),
 ]
 

@@ -16,12 +16,12 @@ from raydex.build import garbage
 from raydex.build.embedding import vector_key
 from raydex.build.garbage import choose, collect, collect_after_build
 from raydex.build.items import DROPPED_SCHEMA
-from raydex.build.lineage import roll_back, roll_forward
 from raydex.build.reading import Reading
 from raydex.build.rows import Dropped
 from raydex.checkpoint import Ledger, PageStore, VectorStore, write_parquet
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt, SnapshotNotFound
+from raydex.lineage import roll_back, roll_forward
 from raydex.records import PageInfo, Source, new_page, stable_id
 from raydex.snapshot import current_id, list_snapshots, open_snapshot, publish, read_manifest, verify
 from tests.samples import NOON, normalised, sample_chunk, write_snapshot

@@ -19,22 +19,26 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     **dict.fromkeys(STAGES, WORDS),
     "ann": WORDS,
     "tables": WORDS,
+    "columns": WORDS,
     "lexical": WORDS | {"query"},  # it searches what a query was read as
-    "shard": WORDS | {"ann", "tables"},  # the files of a shard; index and tables are matters of their own
+    "shard": WORDS | {"ann", "tables", "columns"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
     "storage": WORDS | {"snapshot", "journal"},
+    "lineage": WORDS | {"shard", "snapshot", "journal", "storage"},  # both programs roll back
     "search": WORDS | {"ann", "embed", "shard", "lexical", "query", "snapshot"},
     "interop": WORDS | {"client", "snapshot", "embed"},
     "observe": WORDS | {"client", "evaluate"},
     "build": WORDS
     | STAGES - {"answer", "client"}
-    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search", "interop", "storage"},
+    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search"}
+    | {"interop", "storage", "lineage"},
     "serve": WORDS
-    | {"cluster", "embed", "lexical", "snapshot", "storage", "search", "query", "answer", "observe", "evaluate"},
+    | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
+    | {"answer", "observe", "evaluate"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},

@@ -7,6 +7,7 @@ import pytest
 
 from raydex.errors import SnapshotCorrupt
 from raydex.lexical import Passage, open_lexical, terms, write_lexical, writing
+from raydex.lexical.analysis import Marks
 from raydex.query import parse_query
 from raydex.records import Filters
 
@@ -84,6 +85,21 @@ def test_terms_know_their_place_in_the_text():
         assert term.text[:2] == text[term.start : term.end].lower()[:2]
     positions = [term.position for term in terms("a b_c d")]
     assert max(positions) == 3
+
+
+@pytest.mark.parametrize("language", ["en", "de", "ja"])
+def test_marks_are_where_the_terms_stand(language):
+    text = (
+        "Joining  os.path.join,\u00a0path-joins\t(see `isAlive`)\n\n--max-old-space-size=4 != is_alive() 日本語の文書 "
+        "a ab a.a Häuser/Haus C++ std::vector<int> path\x1fpath ! path"
+    )
+    wanted = {"join", "path", "isalive", "--max-old-space-size", "size", "日本", "a", "haus", "!", "c++"}
+    expected = sorted({(term.start, term.end) for term in terms(text, language) if term.text in wanted})
+    assert len(expected) > 10
+    marks = Marks(wanted, language)
+    assert sorted(marks.spans(text)) == expected
+    assert marks.spans(text) == marks.spans(text)
+    assert Marks((), language).spans(text) == []
 
 
 def test_words_are_stemmed_by_their_language():
@@ -251,6 +267,8 @@ def test_suggestions_begin_with_what_is_typed_and_forgive_a_letter(index):
     assert next(found.text for found in index.suggest("os.p", 5)) == "os.path.join"
     assert [found.text for found in index.suggest("path jo", 5)] == ["os.path.join"]
     assert [(found.text, found.is_corrected) for found in index.suggest("thraed", 5)] == [("Threads", True)]
+    assert [(found.kind, found.row) for found in index.suggest("os.p", 5)][:2] == [("symbol", JOIN), ("title", JOIN)]
+    assert [(found.kind, found.row) for found in index.suggest("colo", 5)] == [("heading", BRITISH)]
     assert index.suggest("", 5) == []
     assert index.suggest("zzz", 5) == []
     assert len(index.suggest("c", 1)) == 1

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from raydex.build.lineage import chain_of, roll_back, roll_forward
 from raydex.checkpoint import build_lock
 from raydex.embed import HashEmbedder
 from raydex.errors import GateRefused, SnapshotCorrupt, SnapshotNotFound
 from raydex.journal import FILE, entries, moves, published_ids
+from raydex.lineage import chain_of, roll_back, roll_forward
 from raydex.snapshot import (
     current_id,
     manifest_digest,

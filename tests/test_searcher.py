@@ -168,14 +168,16 @@ def test_several_indexes_merge_into_one_ranking_and_add_up_their_facets(searcher
     assert merge_found([], k=3, offset=0).confidence is None
 
 
-def test_shards_make_no_difference(tmp_path):
+def test_shards_make_no_difference_to_the_last_bit(tmp_path):
     """Scores and their order: the one BM25 index and exact vectors do not know how rows are spread."""
     rankings = []
     for shards in (1, 5):
         make_snapshot(tmp_path / str(shards), TEXTS, HashEmbedder(), shards=shards)
-        found = find(Searcher("docs", open_snapshot(tmp_path / str(shards))), "join a thread or walk a folder")
-        rankings.append([(hit.chunk.chunk_id, round(hit.score, 5)) for hit in found.hits])
-    assert rankings[0] == rankings[1]
+        searcher = Searcher("docs", open_snapshot(tmp_path / str(shards)))
+        for text in ("join a thread or walk a folder", "os.path.join", "thread -folder"):
+            hits = find(searcher, text, group_by="none", k=len(TEXTS)).hits
+            rankings.append([(hit.chunk.chunk_id, hit.score, hit.scores) for hit in hits])
+    assert rankings[:3] == rankings[3:]
 
 
 def test_allowed_rows_are_ranked_exactly_as_without_the_others(searcher):

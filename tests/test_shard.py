@@ -119,6 +119,8 @@ def test_a_score_is_bit_equal_whatever_shares_its_shard_and_its_call(tmp_path, d
         shard = open_shard(make(tmp_path, count, dim, order=part), tmp_path)
         rows = [column[chunk_id] for chunk_id in shard.chunk_ids]
         np.testing.assert_array_equal(all_scores(shard, queries), one_by_one[:, rows])
+        few = np.arange(0, len(shard), 3)
+        np.testing.assert_array_equal(shard.scores(queries[5], few), one_by_one[5, rows][few])
 
 
 def test_concurrent_searches_give_what_one_after_another_give(tmp_path):

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raydex.build.lineage import roll_back
 from raydex.digest import digest_of_records, digest_records
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotCorrupt, SnapshotIncompatible, SnapshotNotFound
+from raydex.lineage import roll_back
 from raydex.records import StoredObject
 from raydex.shard import pages_of
 from raydex.snapshot import (

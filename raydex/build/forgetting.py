@@ -48,8 +48,8 @@ class Forgotten:
     def told(self, index: str) -> str:
         return (
             f"{index}: {self.pages} pages forgotten, {self.stored_copies} stored copies, {self.vectors} vectors and "
-            f"{len(self.snapshots)} older snapshots removed; {self.snapshot_id} is live. Restart the service to serve "
-            "it. A site that still has the pages brings them back with the next build: deny them in sources.toml."
+            f"{len(self.snapshots)} older snapshots removed; {self.snapshot_id} is live. "
+            "A site that still has the pages brings them back with the next build: deny them in sources.toml."
         )
 
 

@@ -21,15 +21,16 @@ import numpy.typing as npt
 
 from raydex.build.changes import report_of, tells_speed
 from raydex.build.embedding import keys_of, vector_key
-from raydex.build.lineage import predecessor, proven, successor
 from raydex.build.reading import stored_chunks
 from raydex.build.rows import Dropped
 from raydex.checkpoint import Ledger, PageStore, VectorStore, ledgers
 from raydex.errors import SnapshotCorrupt, SnapshotError, SnapshotNotFound
 from raydex.journal import published_ids
+from raydex.lineage import predecessor, proven, successor
 from raydex.records import Manifest, stable_id
 from raydex.shard import pages_of
 from raydex.snapshot import current_id, list_snapshots, publishing, read_manifest, snapshot_ids, stored_objects
+from raydex.storage.readers import expired, leased
 from raydex.tables import read_columns
 from utils.files import sync_directory
 
@@ -74,9 +75,9 @@ class Freed:
 def choose(index_dir: Path, keep: int) -> Choice:
     """Say which snapshots stay: the newest `keep` that are proven, and whatever may be needed next.
 
-    That is the live one, those that a roll back and a roll forward lead to, and, for looking into, up to `keep` that
-    were refused (or never came to their gate) since the live one was made. Raises SnapshotError when the live one
-    cannot be read.
+    That is the live one, those that a roll back and a roll forward lead to, those that a service has open, and, for
+    looking into, up to `keep` that were refused (or never came to their gate) since the live one was made. Raises
+    SnapshotError when the live one cannot be read.
     """
     live = current_id(index_dir)
     if not live:
@@ -85,7 +86,7 @@ def choose(index_dir: Path, keep: int) -> Choice:
     names = snapshot_ids(index_dir)
     readable = {manifest.snapshot_id for manifest in list_snapshots(index_dir)}
     good = [manifest.snapshot_id for manifest in proven(index_dir)]
-    staying = {live, *good[:keep]}
+    staying = {live, *good[:keep], *leased(index_dir)}
     for way in (predecessor, successor):
         with suppress(SnapshotNotFound):
             staying.add(way(index_dir))
@@ -199,6 +200,8 @@ def _remove_left_overs(index_dir: Path, remover: _Remover) -> None:
     for folder in [*index_dir.glob(f"{IMPORTS}*"), *(index_dir / "snapshots").glob("*")]:
         if folder.is_dir() and not (folder / "manifest.json").exists():
             remover.remove_folder(folder)
+    for lease in () if remover.dry_run else expired(index_dir):
+        lease.unlink(missing_ok=True)
     for pattern in (".*", "pages/*/.*", "vectors/*/.*", "builds/*/.*"):
         for path in index_dir.glob(pattern):
             if path.is_file():

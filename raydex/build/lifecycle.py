@@ -24,12 +24,12 @@ from raydex.build.diffing import Change, differences
 from raydex.build.exchange import Moved, archived_index, export_snapshot, import_snapshot
 from raydex.build.forgetting import forget
 from raydex.build.garbage import collect
-from raydex.build.lineage import Move, chain_of, predecessor, roll_back, roll_forward, successor
 from raydex.build.mirroring import collect_mirrored, forget_mirrored, held, made
 from raydex.checkpoint import build_lock, full_disk_named
 from raydex.config import BuildConfig
 from raydex.errors import ConfigError, SnapshotNotFound
 from raydex.journal import moves
+from raydex.lineage import Move, chain_of, move_live, predecessor, roll_back, roll_forward
 from raydex.records import Manifest
 from raydex.snapshot import (
     current_id,
@@ -229,23 +229,18 @@ def _printed(found: Iterable[Change], counts: Counter[tuple[str, str]], *, every
 
 
 def _roll_back(options: argparse.Namespace, place: Place) -> int:
-    return _moved(place, roll_back, "rolled_back", options.rollback, full=options.full)
+    return _moved(place, roll_back, options.rollback, full=options.full)
 
 
 def _roll_forward(options: argparse.Namespace, place: Place) -> int:
-    return _moved(place, roll_forward, "rolled_forward", options.rollforward, full=options.full)
+    return _moved(place, roll_forward, options.rollforward, full=options.full)
 
 
-def _moved(place: Place, move: Move, event: str, wanted: str, *, full: bool) -> int:
-    before = current_id(place.folder)
-    if place.storage and full:
-        place.fetch(wanted or (predecessor if move is roll_back else successor)(place.folder), checked=True)
-    sizes = place.storage.object_sizes(place.name) if place.storage and not full else None
-    now = move(place.folder, wanted, full=full, sizes=sizes)
-    if place.storage:
-        place.storage.make_live(place.name, now, event)
-    line = f"{place.name}: {now} is live (was {before}); restart the service to serve it"
-    return _tell(line, snapshot_id=now, before=before)
+def _moved(place: Place, move: Move, wanted: str, *, full: bool) -> int:
+    now, before = move_live(place.folder, place.storage, move, wanted, full=full)
+    return _tell(
+        f"{place.name}: {now} is live (was {before}); services that run follow", snapshot_id=now, before=before
+    )
 
 
 def _collect(options: argparse.Namespace, config: BuildConfig, place: Place) -> int:

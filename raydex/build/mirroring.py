@@ -29,6 +29,7 @@ from raydex.errors import (
 from raydex.snapshot import current_id, snapshot_ids
 from raydex.storage.lease import Lease
 from raydex.storage.mirror import Storage, open_storage
+from raydex.storage.readers import pull_readers
 from utils.files import make_folder
 
 SENT_EVERY_S = 300.0
@@ -133,6 +134,8 @@ def _pull_live_for_build(storage: Storage, index: str) -> None:
 def _collect_after_build(storage: Storage, config: BuildConfig, lease: Lease) -> None:
     keep = config.storage.keep_snapshots
     try:
+        if keep:
+            pull_readers(storage, config.index)
         if keep and choose(storage.folder / config.index, keep).going:
             collect_mirrored(storage, config.index, config, lease)
     except (RaydexError, OSError) as error:  # the snapshot is live; the next build collects
@@ -147,6 +150,7 @@ def collect_mirrored(
     What stays has to be read, so it is fetched first, and kept: the next collection fetches only what is new.
     """
     folder, rules = storage.folder / index, config.storage
+    pull_readers(storage, index)
     choice = choose(folder, rules.keep_snapshots)
     storage.pull_stores(index)
     storage.pull_objects(index, [name for name in choice.kept if name not in choice.unreadable])

@@ -24,7 +24,7 @@ from raydex.embed.conversion import (
     processor_precision,
 )
 from raydex.embed.fake import FAKE_RERANKER, OverlapReranker
-from raydex.embed.models import Judge, judge_of, resolve_model, weights_sha256
+from raydex.embed.models import Judge, judge_of, max_tokens_of, resolve_model, weights_sha256
 from raydex.embed.network import load_judge
 from raydex.embed.tokenizers import PairTokenizer
 from raydex.errors import EmbedError
@@ -121,7 +121,8 @@ def _interpreted(folder: Path, threads: int) -> Run:
 
 
 def _conversion(folder: Path, judge: Judge) -> Conversion:
-    ids, mask = padded([[i % min(1000, judge.vocabulary) for i in row] for row in TRIED_ROWS], judge.pad_id)
+    rows = [row[: max_tokens_of(folder)] for row in TRIED_ROWS]
+    ids, mask = padded([[i % min(1000, judge.vocabulary) for i in row] for row in rows], judge.pad_id)
     return Conversion(
         folder=folder,
         made_of=("cross-encoder", weights_sha256(folder), judge.has_types),

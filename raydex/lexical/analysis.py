@@ -26,6 +26,9 @@ MAX_TERM_CHARS = 64
 _KNOWN_WORDS = 1 << 18
 """Words whose terms are remembered: more than the vocabulary of a million passages, about 60 MB."""
 
+_KNOWN_PIECES, _PLACED_PIECES = 1 << 16, 1 << 12
+"""The same of what stands between spaces in the passages that are shown: about 15 MB, and 3 with the places."""
+
 _STEMMERS = {
     "ar": "arabic",
     "da": "danish",
@@ -95,31 +98,36 @@ class Word:
 
 def terms(text: str, language: str = "") -> list[Term]:
     """Return the terms of a text in its order. language: BCP 47; "" is read as English."""
-    found, position = [], 0
-    of_word = analyzer(language).word
-    for match in _WORD.finditer(text):
-        word = of_word(match[0])
-        found += [Term(whole, position, match.start(), match.end()) for whole in word.wholes]
-        spans = [part.span() for part in _pieces(match[0])]
-        if len(spans) != len(word.parts):  # parts that have no place of their own
-            spans = [(0, len(match[0]))] * len(word.parts)
-        found += [
-            Term(part, position + number, match.start() + start, match.start() + end)
-            for number, (part, (start, end)) in enumerate(zip(word.parts, spans, strict=True))
-        ]
-        position += len(word.parts)
-    return found
+    return analyzer(language).terms(text)
 
 
-def spans_of(text: str, wanted: Collection[str], language: str = "") -> Iterator[tuple[int, int]]:
-    """Yield where the wanted terms stand in a text, in its order: as terms() says, but faster."""
-    of_word, none_of = analyzer(language).word, frozenset(wanted).isdisjoint
-    for match in _WORD.finditer(text):
-        word = of_word(match[0])
-        if none_of(word.parts) and none_of(word.wholes):
-            continue
-        for start, end in sorted({(term.start, term.end) for term in terms(match[0], language) if term.text in wanted}):
-            yield match.start() + start, match.start() + end
+class Marks(dict[str, tuple[tuple[int, int], ...]]):
+    """What stands between two spaces → where in it some terms stand, in order. Fills itself; lives as long as a query.
+
+    A word of the analysis has no space in it, so that each of these can be analysed by itself.
+    """
+
+    def __init__(self, wanted: Collection[str], language: str = "") -> None:
+        super().__init__()
+        self._wanted, self._of = frozenset(wanted), analyzer(language)
+
+    def __missing__(self, piece: str) -> tuple[tuple[int, int], ...]:
+        found: tuple[tuple[int, int], ...] = ()
+        if not self._wanted.isdisjoint(self._of.terms_of(piece)):
+            places = {(term.start, term.end) for term in self._of.placed_terms(piece) if term.text in self._wanted}
+            found = tuple(sorted(places))
+        self[piece] = found
+        return found
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where the terms stand in a text, in its order: as terms() says, but faster."""
+        spans, place, find = [], 0, text.index
+        for piece in text.split():
+            place = find(piece, place)
+            if found := self[piece]:
+                spans += [(place + start, place + end) for start, end in found]
+            place += len(piece)
+        return spans
 
 
 def words_of(text: str) -> list[str]:
@@ -151,12 +159,32 @@ class Analyzer:
         builder = builder.filter(tantivy.Filter.stemmer(stemmer)) if stemmer else builder
         self._stem = builder.build().analyze
         self.word = lru_cache(_KNOWN_WORDS)(self._word)
+        self.terms_of = lru_cache(_KNOWN_PIECES)(self._terms_of)
+        self.placed_terms = lru_cache(_PLACED_PIECES)(self.terms)
+
+    def terms(self, text: str) -> list[Term]:
+        found, position = [], 0
+        for match in _WORD.finditer(text):
+            word = self.word(match[0])
+            found += [Term(whole, position, match.start(), match.end()) for whole in word.wholes]
+            spans = [part.span() for part in _pieces(match[0])]
+            if len(spans) != len(word.parts):  # parts that have no place of their own
+                spans = [(0, len(match[0]))] * len(word.parts)
+            found += [
+                Term(part, position + number, match.start() + start, match.start() + end)
+                for number, (part, (start, end)) in enumerate(zip(word.parts, spans, strict=True))
+            ]
+            position += len(word.parts)
+        return found
 
     def lines(self, text: str) -> tuple[str, str]:
         """Return the parts of all words, in order, and their wholes, each joined by spaces: what tantivy indexes."""
         words = list(map(self.word, _WORD.findall(text)))
         parts = [part for word in words for part in word.parts]
         return " ".join(parts), " ".join([whole for word in words for whole in word.wholes])
+
+    def _terms_of(self, text: str) -> tuple[str, ...]:
+        return tuple({term for word in _WORD.findall(text) for term in self.word(word).terms})
 
     def stem(self, word: str) -> str:
         return (self._stem(word) or [word])[0]

@@ -10,9 +10,10 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
+from weakref import proxy
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +97,8 @@ class LexicalIndex:
         self._schema, self._searcher, self._names = index.schema, index.searcher(), names
         self._analyzers = list(dict.fromkeys(map(analyzer, languages)))[:MAX_LANGUAGES] or [analyzer("")]
         self._synonyms = [[_spaced(words) for words in group] for group in synonyms]
-        self.expand = lru_cache(REMEMBERED_QUERIES)(self._expand)
+        # by a proxy: an index that held itself would keep its files mapped until the next run of the collector
+        self.expand = lru_cache(REMEMBERED_QUERIES)(partial(LexicalIndex._expand, proxy(self)))
 
     def __len__(self) -> int:
         return self._searcher.num_docs

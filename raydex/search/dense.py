@@ -7,8 +7,10 @@ wherever a row lies (see shard.py), and every row that ties with the last wanted
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from raydex.snapshot import Snapshot
 GROWTH = 4
 """How many times more rows to fetch when the wanted ones end within a tie."""
 
+NO_SCORES, NO_ROWS = np.empty(0, np.float32), np.empty(0, np.int64)
+
 
 class DenseSearcher:
     """Ranks the chunks of one open snapshot by their vectors alone. Safe to use from several threads."""
@@ -30,7 +34,7 @@ class DenseSearcher:
     def __init__(self, index: str, snapshot: Snapshot) -> None:
         self.index = index
         self.snapshot = snapshot
-        self._starts = np.cumsum([0, *map(len, snapshot.shards)])
+        self._starts = list(accumulate(map(len, snapshot.shards), initial=0))
 
     def search(self, vectors: Vectors, *, k: int, offset: int = 0, times: StageTimes | None = None) -> list[list[Hit]]:
         """Return, for each row of vectors, the hits of ranks offset + 1 to offset + k, best first.
@@ -57,14 +61,13 @@ class DenseSearcher:
         vector: float32 (dim,), of a batch that check() let pass. allowed: choose from these rows of the snapshot.
         """
         started = time.perf_counter()
-        parts = [
+        found = [
             _best(shard, vector, wanted, None if allowed is None else allowed[start : start + len(shard)])
             for shard, start in zip(self.snapshot.shards, self._starts, strict=False)
         ]
         scanned = time.perf_counter()
-        scores = np.concatenate([*(scores for scores, _ in parts), np.empty(0, np.float32)])
-        places = [rows + start for (_, rows), start in zip(parts, self._starts, strict=False)]
-        rows = np.concatenate([*places, np.empty(0, np.int64)])
+        scores = np.concatenate([NO_SCORES, *(scores for scores, _ in found)])
+        rows = np.concatenate([NO_ROWS, *(rows + start for (_, rows), start in zip(found, self._starts, strict=False))])
         order = self._order(scores, rows, wanted)
         if times is not None:
             times.add("scan", scanned - started)
@@ -72,26 +75,40 @@ class DenseSearcher:
         return scores[order], rows[order]
 
     def cosines(self, vector: Vectors, rows: Rows) -> Vectors:
-        """Return the scores of these rows; the last bits may differ from rank()."""
-        scores = np.empty(len(rows), np.float32)
-        for number, local, places in self._by_shard(rows):
-            scores[places] = self.snapshot.shards[number].vectors[local] @ vector
-        return np.clip(scores, -1.0, 1.0)
+        """Return the scores of these rows, to the last bit those of rank(). rows: ascending."""
+        ends = np.searchsorted(rows, self._starts).tolist()
+        scores = [
+            shard.scores(vector, rows[first:last] - start)
+            for shard, start, first, last in zip(self.snapshot.shards, self._starts, ends, ends[1:], strict=False)
+            if first < last
+        ]
+        return _clamped(np.concatenate([NO_SCORES, *scores]))
 
     def chunk(self, row: int) -> Chunk:
         shard, local = self.place(row)
         return shard.chunk(local)
 
-    def heading_and_text(self, row: int) -> tuple[str, str]:
-        """Return the last heading of a chunk ("" without one) and its text."""
+    def chunk_id(self, row: int) -> str:
         shard, local = self.place(row)
-        headings = shard.chunks["headings"][local].as_py()
-        return headings[-1] if headings else "", shard.chunks["text"][local].as_py()
+        return shard.chunk_ids[local]
+
+    def url(self, row: int) -> str:
+        shard, local = self.place(row)
+        return shard.urls[local]
+
+    def text(self, row: int) -> str:
+        shard, local = self.place(row)
+        return shard.texts[local]
+
+    def last_heading(self, row: int) -> str:
+        """Return the last heading of a chunk, "" without one."""
+        shard, local = self.place(row)
+        return shard.last_headings(local)
 
     def place(self, row: int) -> tuple[OpenShard, int]:
         """Return the shard of a row, and its row in there."""
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.snapshot.shards[number], row - int(self._starts[number])
+        number = bisect_right(self._starts, row) - 1
+        return self.snapshot.shards[number], row - self._starts[number]
 
     def section(self, section_id: str) -> Section | None:
         found = (shard.section(section_id) for shard in self.snapshot.shards)
@@ -123,21 +140,20 @@ class DenseSearcher:
         """Return the places of these rows, best first, ties by chunk_id."""
         order: Rows = np.argsort(-scores, kind="stable")
         ranked = scores[order]
-        if (ranked[1:] == ranked[:-1]).any():
-            ties = sorted(order.tolist(), key=lambda place: (-float(scores[place]), self.chunk_id(int(rows[place]))))
-            order = np.array(ties, np.int64)
+        is_tied = ranked[1:] == ranked[:-1]
+        if is_tied.any():
+            for first, end in _runs(is_tied):
+                tied = order[first:end].tolist()
+                order[first:end] = sorted(tied, key=lambda place: self.chunk_id(int(rows[place])))
         return order
 
-    def chunk_id(self, row: int) -> str:
-        shard, local = self.place(row)
-        return shard.chunk_ids[local]
 
-    def _by_shard(self, rows: Rows) -> Iterator[tuple[int, Rows, Rows]]:
-        """Yield (number of the shard, rows in it, their places in rows)."""
-        numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(numbers):
-            places = np.flatnonzero(numbers == number)
-            yield int(number), rows[places] - self._starts[number], places
+def _runs(is_tied: npt.NDArray[np.bool_]) -> list[list[int]]:
+    """Return [first, end] of each run of equal scores. is_tied: of each score but the last, is the next one equal?"""
+    edges = np.flatnonzero(np.diff(is_tied.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    edges[:, 1] += 1
+    runs: list[list[int]] = edges.tolist()
+    return runs
 
 
 def _best(shard: OpenShard, vector: Vectors, wanted: int, allowed: Mask | None) -> tuple[Vectors, Rows]:
@@ -149,10 +165,16 @@ def _best(shard: OpenShard, vector: Vectors, wanted: int, allowed: Mask | None) 
     fetch = wanted + 1
     while True:
         scores, rows = shard.search(vector[np.newaxis], fetch, allowed)
-        clamped = np.clip(scores[0], -1.0, 1.0)  # rounding puts cosines up to 2e-7 outside
+        clamped = _clamped(scores[0])
         if len(clamped) < fetch or clamped[-1] < clamped[wanted - 1]:
             return clamped, rows[0]
         fetch *= GROWTH
+
+
+def _clamped(scores: Vectors) -> Vectors:
+    """Rounding puts cosines up to 2e-7 outside of [−1, 1]."""
+    clamped: Vectors = np.minimum(np.maximum(scores, np.float32(-1)), np.float32(1))
+    return clamped
 
 
 def merge_hits(rankings: Iterable[Iterable[Hit]], *, k: int, offset: int = 0) -> list[Hit]:

@@ -61,8 +61,8 @@ class Facts:
         self.facets = {name: _facet([column[name] for column in columns]) for name in FACETS}
         self._urls = [url for shard in snapshot.shards for url in shard.pages["url"].to_pylist()]
         pages = len(self._urls)
-        self.page_chunks = np.bincount(self.page, minlength=pages)[self.page] if pages else self.page
-        """Of each row: how many chunks its page has."""
+        self.page_size = np.log1p(np.bincount(self.page, minlength=pages))[self.page] if pages else np.empty(0)
+        """Of each row: ln(1 + chunks of its page)."""
 
     def mask(self, filters: Filters) -> Mask | None:
         """Return which rows pass; None when all do."""

@@ -4,9 +4,9 @@ text, terms → highlights → excerpt    pure
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from raydex.lexical.analysis import spans_of
+from raydex.lexical.analysis import Marks
 
 EXCERPT_CHARS = 240
 
@@ -14,14 +14,14 @@ Span = tuple[int, int]
 """Characters start:end of a text, half-open."""
 
 
-def highlights(text: str, wanted: Collection[str], language: str = "") -> tuple[Span, ...]:
-    """Return where terms of the query stand, in order, touching ones as one. wanted: terms of the analysis."""
+def highlights(text: str, marks: Marks) -> tuple[Span, ...]:
+    """Return where terms of the query stand, in order, touching ones as one."""
     merged: list[Span] = []
-    for start, end in spans_of(text, wanted, language):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+    for span in marks.spans(text):
+        if merged and span[0] <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(span[1], merged[-1][1]))
         else:
-            merged.append((start, end))
+            merged.append(span)
     return tuple(merged)
 
 
@@ -29,13 +29,13 @@ def excerpt(text: str, marked: Sequence[Span], chars: int = EXCERPT_CHARS) -> Sp
     """Return the part of at most so many characters that has most of the marked spans, whole words, nearest the top."""
     if len(text) <= chars:
         return 0, len(text)
-    starts, ends = [start for start, _ in marked], [end for _, end in marked]
-    best = (0, 0, 0)
-    for number, start in enumerate(starts):
-        last = bisect_left(ends, start + chars + 1)
-        best = max(best, (last - number, -number, last), key=lambda one: one[:2])
-    count, negative, last = best
-    first, end = (starts[-negative], ends[last - 1]) if count else (0, 0)
+    ends = [end for _, end in marked]
+    count, best, last = 0, 0, 0
+    for number, (start, _) in enumerate(marked):
+        beyond = bisect_left(ends, start + chars + 1, number)
+        if beyond - number > count:
+            count, best, last = beyond - number, number, beyond
+    first, end = (marked[best][0], ends[last - 1]) if count else (0, 0)
     begin = max(0, min(first - (chars - (end - first)) // 3, len(text) - chars))
     return _whole_words(text, begin, min(len(text), begin + chars))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydex.ann import Rows
+from raydex.ann import Mask, Rows
 from raydex.query import QueryKind
 
 Scores = npt.NDArray[np.floating[Any]]
@@ -75,8 +75,8 @@ class Scored:
     parts: dict[str, Scores]
 
 
-def fuse(candidates: Candidates, kind: QueryKind, *, is_api: npt.NDArray[np.bool_], page_chunks: Rows) -> Scored:
-    """is_api, page_chunks: of each candidate, whether it is the entry of a symbol, and how many chunks its page has."""
+def fuse(candidates: Candidates, kind: QueryKind, *, is_api: Mask, page_size: Scores) -> Scored:
+    """is_api, page_size: of each candidate, whether it is the entry of a symbol, and ln(1 + chunks of its page)."""
     weights = WEIGHTS[kind]
     unseen = UNSEEN_SHARE * candidates.last_lexical
     bm25 = np.where(np.isnan(candidates.lexical), unseen, candidates.lexical)
@@ -84,7 +84,7 @@ def fuse(candidates: Candidates, kind: QueryKind, *, is_api: npt.NDArray[np.bool
         "dense": candidates.cosine,
         "lexical": weights.lexical * bm25 / max(candidates.best_lexical, 1e-9),
         "api": weights.api * is_api,
-        "page": weights.page * np.log1p(page_chunks),
+        "page": weights.page * page_size,
         "symbol": candidates.bonus,
     }
     return Scored(np.sum(list(parts.values()), axis=0), parts)

@@ -7,6 +7,7 @@ the candidates that ranking is the one without the second look.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -49,8 +50,10 @@ class RerankStage:
             return query
         return replace(query, k=max(self._candidates, query.offset + query.k), offset=0, explain=True)
 
-    def apply(self, query: Query, found: Found, *, times: StageTimes) -> Found:
+    def apply(self, query: Query, found: Found, *, times: StageTimes, within_s: float = math.inf) -> Found:
         """Return the page that the query asks for. found: of widened(query); times gets the seconds of `rerank`.
+
+        within_s: what the caller has left for this query, of which no more than half is taken.
 
         Best first by the model's score, ties as before; what was not scored in time follows as before. Definitions of
         what the whole query names lead and keep their places: a cross-encoder knows no names.
@@ -62,7 +65,8 @@ class RerankStage:
         started = self._clock()
         defined = len(list(takewhile(_is_definition, found.hits[: self._candidates])))
         looked_at = found.hits[defined : self._candidates]
-        scores, reason = self._scores(self._reranker, query.text, looked_at)
+        budget_s = max(0.0, min(self._budget_s, within_s / 2))
+        scores, reason = self._scores(self._reranker, query.text, looked_at, budget_s)
         order = sorted(range(len(scores)), key=lambda place: -scores[place])
         marked = [_marked(looked_at[place], scores[place]) for place in order]
         ranked = [*found.hits[:defined], *marked, *found.hits[defined + len(marked) :]]
@@ -78,13 +82,13 @@ class RerankStage:
         by_default = self._reranker is not None or self._without != NO_MODEL
         return (by_default if query.rerank is None else query.rerank) and query.offset < self._candidates
 
-    def _scores(self, reranker: Reranker, text: str, hits: Sequence[Hit]) -> tuple[list[float], str]:
+    def _scores(self, reranker: Reranker, text: str, hits: Sequence[Hit], budget_s: float) -> tuple[list[float], str]:
         """Return the scores of the first hits, as many as the budget allows, and why not of all ("": of all).
 
         No passage is begun that would end too late if it took as long as the slowest one so far.
         """
-        deadline, longest = self._clock() + self._budget_s, 0.0
-        if not self._turn.acquire(timeout=self._budget_s):
+        deadline, longest = self._clock() + budget_s, 0.0
+        if not self._turn.acquire(timeout=budget_s):
             return [], "budget"
         try:
             scores: list[float] = []

@@ -6,8 +6,9 @@ Query, its vector → legs (to a fixed depth) → fuse → group → leave out n
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import cast
 
 import numpy as np
@@ -15,10 +16,11 @@ import numpy as np
 from raydex.ann import Mask, Rows
 from raydex.errors import QueryError
 from raydex.lexical import LexicalIndex, Suggestion
+from raydex.lexical.analysis import Marks
 from raydex.query import ParsedQuery, parse_query
-from raydex.records import Found, Hit, NameKind, Query, Section, SectionKind, StageTimes, Vectors
+from raydex.records import Found, Grouping, Hit, NameKind, Query, Section, SectionKind, StageTimes, Vectors
 from raydex.search.dense import DenseSearcher, merge_hits
-from raydex.search.facts import Facts
+from raydex.search.facts import Facts, Numbers
 from raydex.search.passages import excerpt, highlights
 from raydex.search.ranking import DEPTH, SYMBOL_BONUS, Candidates, Scored, confidence, fuse
 from raydex.snapshot import Snapshot
@@ -44,10 +46,15 @@ NO_ROWS = np.empty(0, np.int64)
 
 @dataclass(slots=True)
 class _Group:
-    """Places in the ranking of the hits of one section or page, best first."""
+    """The hits of one section or page, as places in the ranking. number: of the section or page; place: of its best.
 
-    places: list[int]
+    words: those of the best one, once they were asked for.
+    """
+
+    number: int
+    place: int
     copies: list[int] = field(default_factory=list)
+    words: set[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,15 @@ class _Ranking:
     dense: Vectors
     lexical: Vectors
     confidence: float | None = None
+
+
+class _MarksByLanguage(dict[str, Marks]):
+    def __init__(self, terms: Collection[str]) -> None:
+        super().__init__()
+        self._terms = terms
+
+    def __missing__(self, language: str) -> Marks:
+        return self.setdefault(language, Marks(self._terms, language))
 
 
 class Searcher:
@@ -92,12 +108,12 @@ class Searcher:
         ranking = self._ranking(query, parsed, vector, allowed, times)
         started = clock()
         groups = self._groups(ranking, query)
-        terms = {term.term for term in self.lexical.expand(parsed)} if self.lexical else set()
+        marks = _MarksByLanguage({term.term for term in self.lexical.expand(parsed)} if self.lexical else ())
         hits = [
-            self._hit(ranking, group, query, terms, rank)
+            self._hit(ranking, group, query, marks, rank)
             for rank, group in enumerate(groups[query.offset :][: query.k], start=query.offset + 1)
         ]
-        heads = ranking.rows[[group.places[0] for group in groups]] if query.facets and groups else NO_ROWS
+        heads = ranking.rows[[group.place for group in groups]] if groups else NO_ROWS
         facets = self.facts.counts(heads) if query.facets else {}
         found = Found(hits=tuple(hits), confidence=ranking.confidence, facets=facets, message=message)
         times.add("present", clock() - started)
@@ -165,86 +181,115 @@ class Searcher:
         defined = _definitions(index, parsed)
         if allowed is not None:
             defined = {row: bonus for row, bonus in defined.items() if allowed[row]}
-        rows = np.unique(np.concatenate([lexical[1], dense[1], np.array([*defined], np.int64)]))
-        bm25 = np.full(len(rows), np.nan, np.float32)
-        bm25[np.searchsorted(rows, lexical[1])] = lexical[0]
+        rows = _united(lexical[1], dense[1], np.fromiter(defined, np.int64, len(defined)))
+        bm25, bonus = np.full(len(rows), np.nan), np.zeros(len(rows))
+        bm25[rows.searchsorted(lexical[1])] = lexical[0]
+        for row, value in defined.items():
+            bonus[rows.searchsorted(row)] = value
         cosine = self.dense.cosines(vector, rows)
-        cosine[np.searchsorted(rows, dense[1])] = dense[0]  # to the last bit what mode dense says
         candidates = Candidates(
             rows=rows,
             cosine=cosine.astype(np.float64),
-            lexical=bm25.astype(np.float64),
+            lexical=bm25,
             last_lexical=float(lexical[0][-1]) if len(lexical[1]) >= DEPTH else 0.0,
             best_lexical=index.ideal(parsed),
-            bonus=np.array([defined.get(row, 0.0) for row in rows.tolist()]),
+            bonus=bonus,
         )
-        scored = fuse(candidates, parsed.kind, is_api=self._is_api[rows], page_chunks=self.facts.page_chunks[rows])
+        scored = fuse(candidates, parsed.kind, is_api=self._is_api[rows], page_size=self.facts.page_size[rows])
         order = self.dense.order(scored.total, rows)
         parts = {name: values[order] for name, values in scored.parts.items()}
         whole = Scored(scored.total[order], parts)
         return _Ranking(rows[order], whole, cosine[order], bm25[order], confidence(candidates))
 
     def _groups(self, ranking: _Ranking, query: Query) -> list[_Group]:
-        """Return the groups that stand on the pages up to the one asked for and all after, best first, no group twice.
+        """Return the groups up to the last one asked for, best first, no group twice; for facets those after it too.
 
+        A group whose best passage says under the same heading what that of a better one says is one of its copies.
         Near-duplicates are looked for as far as the page asked for reaches.
         """
-        if query.group_by == "none":
-            return [_Group([place]) for place in range(len(ranking.rows))]
-        numbers = (self.facts.page if query.group_by == "page" else self.facts.section)[ranking.rows]
-        groups: dict[int, _Group] = {}
-        for place, number in enumerate(numbers.tolist()):
-            groups.setdefault(number, _Group([])).places.append(place)
-        return self._without_copies(list(groups.values()), ranking, query.offset + query.k)
+        wanted, numbers = query.offset + query.k, self._numbers(query.group_by, ranking.rows).tolist()
+        groups: list[_Group] = []
+        known: set[int] = set()
+        said: dict[str, list[_Group]] = {}
+        for place, number in enumerate(numbers):
+            if number in known:
+                continue
+            if len(groups) >= wanted and not query.facets:
+                break
+            known.add(number)
+            group = _Group(number, place)
+            if query.group_by != "none" and len(groups) < wanted:
+                alike = said.setdefault(self.dense.last_heading(int(ranking.rows[place])).lower(), [])
+                if better := self._said_before(ranking, group, alike):
+                    better.copies.append(place)
+                    continue
+                alike.append(group)
+            groups.append(group)
+        return groups
 
-    def _without_copies(self, groups: list[_Group], ranking: _Ranking, wanted: int) -> list[_Group]:
-        """Move groups whose best passage says under the same heading what a better one says to that one's copies."""
-        kept: list[_Group] = []
-        said: dict[str, list[tuple[_Group, set[str]]]] = {}
-        for number, group in enumerate(groups):
-            if len(kept) == wanted:
-                return kept + groups[number:]
-            heading, text = self.dense.heading_and_text(int(ranking.rows[group.places[0]]))
-            words = set(_WORD.findall(text.lower()))
-            alike = said.setdefault(heading.lower(), [])
-            first = next((better for better, its_words in alike if _overlap(words, its_words) >= SAME_WORDS), None)
-            if first is not None:
-                first.copies.append(group.places[0])
-            else:
-                kept.append(group)
-                alike.append((group, words))
-        return kept
+    def _numbers(self, group_by: Grouping, rows: Rows) -> Rows | Numbers:
+        if group_by == "none":
+            return rows
+        return (self.facts.page if group_by == "page" else self.facts.section)[rows]
 
-    def _hit(self, ranking: _Ranking, group: _Group, query: Query, terms: set[str], rank: int) -> Hit:
-        first, *others = (
-            self._passage(ranking, place, query, terms, rank) for place in self._shown(ranking, group, query)
+    def _said_before(self, ranking: _Ranking, group: _Group, alike: Sequence[_Group]) -> _Group | None:
+        """Return the first of the groups under the same heading that has the same words."""
+        words = self._words(ranking, group) if alike else set()
+        return next((one for one in alike if _overlap(words, self._words(ranking, one)) >= SAME_WORDS), None)
+
+    def _words(self, ranking: _Ranking, group: _Group) -> set[str]:
+        if group.words is None:
+            group.words = set(_WORD.findall(self.dense.text(int(ranking.rows[group.place])).lower()))
+        return group.words
+
+    def _hit(self, ranking: _Ranking, group: _Group, query: Query, marks: _MarksByLanguage, rank: int) -> Hit:
+        first, *others = self._shown(ranking, group, query)
+        return self._passage(
+            ranking,
+            first,
+            query,
+            marks,
+            rank,
+            more=tuple([self._passage(ranking, place, query, marks, rank) for place in others]),
+            copies=tuple([self.dense.url(int(ranking.rows[place])) for place in group.copies]),
         )
-        copies = tuple(self.dense.chunk(int(ranking.rows[place])).url for place in group.copies)
-        return replace(first, more=tuple(others), copies=copies)
 
     def _shown(self, ranking: _Ranking, group: _Group, query: Query) -> list[int]:
         """Return the best place of the group and, of a page, those of its next best sections."""
         if query.group_by != "page":
-            return group.places[:1]
-        sections = self.facts.section[ranking.rows[group.places]].tolist()
-        best = dict(zip(reversed(sections), reversed(group.places), strict=True))
+            return [group.place]
+        places = np.flatnonzero(self.facts.page[ranking.rows] == group.number).tolist()
+        sections = self.facts.section[ranking.rows[places]].tolist()
+        best = dict(zip(reversed(sections), reversed(places), strict=True))
         return sorted(best.values())[: 1 + MORE_IN_GROUP]
 
-    def _passage(self, ranking: _Ranking, place: int, query: Query, terms: set[str], rank: int) -> Hit:
+    def _passage(
+        self,
+        ranking: _Ranking,
+        place: int,
+        query: Query,
+        marks: _MarksByLanguage,
+        rank: int,
+        *,
+        more: tuple[Hit, ...] = (),
+        copies: tuple[str, ...] = (),
+    ) -> Hit:
         row = int(ranking.rows[place])
-        chunk = self.dense.chunk(row)
-        marked = highlights(chunk.text, terms, self.facts.facets["language"].value(row)) if terms else ()
+        chunk, facets = self.dense.chunk(row), self.facts.facets
+        marked = highlights(chunk.text, marks[facets["language"].value(row)])
         scores = {"dense": float(ranking.dense[place]), "lexical": float(ranking.lexical[place])}
         return Hit(
             rank=rank,
             score=float(ranking.scored.total[place]),
             index=self.index,
             chunk=chunk,
-            scores={name: value for name, value in scores.items() if not np.isnan(value)},
-            kind=cast(SectionKind, self.facts.facets["kind"].value(row)),
-            version=self.facts.facets["version"].value(row),
+            scores={name: value for name, value in scores.items() if not isnan(value)},
+            kind=cast(SectionKind, facets["kind"].value(row)),
+            version=facets["version"].value(row),
             highlights=marked,
             excerpt=excerpt(chunk.text, marked),
+            more=more,
+            copies=copies,
             explanation=_explanation(ranking.scored, place) if query.explain else {},
         )
 
@@ -263,6 +308,15 @@ def merge_found(parts: Sequence[Found], *, k: int, offset: int) -> Found:
         confidence=max((part.confidence for part in parts if part.confidence is not None), default=None),
         facets=facets,
     )
+
+
+def _united(*parts: Rows) -> Rows:
+    """Return all rows, ascending, each once; np.unique takes three times as long for so few."""
+    rows = np.sort(np.concatenate(parts))
+    is_first = np.ones(len(rows), bool)
+    np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
+    united: Rows = rows[is_first]
+    return united
 
 
 def _definitions(index: LexicalIndex, parsed: ParsedQuery) -> dict[int, float]:

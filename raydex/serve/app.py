@@ -2,24 +2,30 @@
 
     app = create_app(DirectBackend(engine, MemoryRecorder()), config)
 
-GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · /healthz · /readyz · /docs
+GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · POST /admin/… · /healthz
+/readyz · /docs
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi import Query as QueryString
 from starlette.middleware import Middleware
 
 from raydex.config import CODE_VERSION, ServeConfig
 from raydex.errors import QueryError
 from raydex.records import Filters, Hit, Query
+from raydex.serve.admin import admin_routes
+from raydex.serve.deadlines import Deadline
 from raydex.serve.failures import Edge, add_failure_handlers
-from raydex.serve.queries import Backend, Findings, check_range, check_text, find, probe
+from raydex.serve.limits import Limits
+from raydex.serve.queries import Backend, Findings, check_range, check_text, check_values, find, probe
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -38,16 +44,30 @@ from raydex.serve.schemas import (
     SuggestResponse,
 )
 from raydex.serve.status import index_statuses, record_gauges
+from raydex.serve.swapping import Follower
 
 logger = logging.getLogger(__name__)
 
 GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
 
+LISTS = ("index", "source", "version", "language", "kind", "path")
+"""Parameters that take several values."""
+
+DESCRIPTIONS = {
+    400: "The URL, the headers or the bytes of the body are not well formed.",
+    404: "No such index or section.",
+    405: "Another method is meant; Allow names it.",
+    408: "The body did not come in time.",
+    413: "The body is too long.",
+    414: "The URL is too long.",
+    422: "A parameter is wrong; `field` names it.",
+    431: "The headers are too many or too long.",
+    503: "Not ready; try again after Retry-After seconds.",
+    504: "No answer within `timeout_ms`.",
+}
 FAILURES: dict[int | str, dict[str, object]] = {
-    422: {"model": FailureResponse, "description": "A parameter is wrong; `field` names it."},
-    404: {"model": FailureResponse, "description": "No such index or section."},
-    503: {"model": FailureResponse, "description": "Not ready; try again after Retry-After seconds."},
+    status: {"model": FailureResponse, "description": text} for status, text in DESCRIPTIONS.items()
 }
 
 
@@ -59,25 +79,31 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         description=_describe_limits(config),
         version=CODE_VERSION,
         redirect_slashes=False,
-        lifespan=lambda _: _fresh_gauges(backend, config),
-        middleware=[Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id)],
+        lifespan=lambda _: _at_work(backend, config),
+        middleware=[
+            Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
+            Middleware(Limits, config=config.limits),
+        ],
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
     app.include_router(_search_routes(backend, config), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
+    if is_loopback(config.host):  # there are no keys yet
+        app.include_router(admin_routes(backend), tags=["admin"])
     return app
 
 
 def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(_said_once)])
 
     @router.get("/search", summary="Search for one query")
     async def search(parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
         check_text(parameters.query, "query", config)
-        check_range(k=parameters.k, offset=parameters.offset, config=config)
-        found = await find(backend, [_query(parameters.query, parameters)], names=parameters.index)
+        deadline = _check_options(parameters, config)
+        query = _query(parameters.query, parameters)
+        found = await find(backend, [query], names=parameters.index, deadline=deadline)
         answer = found.found[0]
         return SearchResponse(
             message=_join(found.warnings[0], _skipped(found)),
@@ -91,11 +117,13 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     @router.post("/search", summary="Search for several queries at once")
     async def search_many(request: BatchRequest) -> BatchResponse:
         if len(request.queries) > config.max_batch:
-            raise QueryError("queries", f"has {len(request.queries)} queries, at most {config.max_batch} are taken")
+            limit = f"at most {config.max_batch} are taken (max_batch)"
+            raise QueryError("queries", f"has {len(request.queries)} queries, {limit}")
         for position, text in enumerate(request.queries):
             check_text(text, f"queries[{position}]", config)
-        check_range(k=request.k, offset=request.offset, config=config)
-        found = await find(backend, [_query(text, request) for text in request.queries], names=request.index)
+        deadline = _check_options(request, config)
+        queries = [_query(text, request) for text in request.queries]
+        found = await find(backend, queries, names=request.index, deadline=deadline)
         return BatchResponse(
             message=_join(_with_messages(found), _skipped(found)),
             snapshot=found.snapshot,
@@ -107,6 +135,7 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     async def suggest(parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=0, config=config)
+        check_values(parameters.index, "index", config)
         engine = backend.engine
         found = engine.suggest(engine.select(parameters.index), parameters.query, k=parameters.k)
         return SuggestResponse(
@@ -117,6 +146,21 @@ def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
         )
 
     return router
+
+
+def _said_once(request: Request) -> None:
+    """Refuse a parameter that is given twice and is no list: which of the two is meant?"""
+    names = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in names.items():
+        if count > 1 and name not in LISTS:
+            raise QueryError(name, f"is given {count} times")
+
+
+def _check_options(options: SearchOptions, config: ServeConfig) -> Deadline:
+    check_range(k=options.k, offset=options.offset, config=config)
+    for name in LISTS:
+        check_values(getattr(options, name), name, config)
+    return Deadline.of(options.timeout_ms, config.limits)
 
 
 def _query(text: str, options: SearchOptions) -> Query:
@@ -176,20 +220,25 @@ def _health_routes(backend: Backend) -> APIRouter:
 
 
 @asynccontextmanager
-async def _fresh_gauges(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
-    async def keep() -> None:
+async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
+    """Keep the gauges fresh and follow CURRENT for as long as the app runs."""
+
+    async def keep_gauges() -> None:
         while True:
             statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
             record_gauges(statuses, backend.recorder)
             await asyncio.sleep(GAUGE_INTERVAL_S)
 
-    task = asyncio.create_task(keep())
+    follower = Follower(backend.engine, backend.swaps, backend.recorder)
+    tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:
@@ -243,9 +292,19 @@ def _join(*messages: str) -> str:
     return "; ".join(message for message in messages if message)
 
 
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
+
+
 def _describe_limits(config: ServeConfig) -> str:
+    limits = config.limits
     return (
         f"Limits of this service: k up to {config.max_k}, offset up to {config.max_offset}, queries up to "
-        f"{config.max_query_chars} characters, up to {config.max_batch} queries in one POST.\n\n"
+        f"{config.max_query_chars} characters, up to {config.max_batch} queries in one POST, {limits.max_values} "
+        f"values of a filter, timeout_ms up to {limits.max_timeout_ms} (unasked {limits.default_timeout_ms}), a body "
+        f"of {limits.max_body_bytes:,} bytes.\n\n"
         'Every error has the body `{"error": {"type", "message", "field", "request_id"}}`.'
     )

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,10 @@ from typing import Any, cast
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import metrics
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from raydex.cluster import TOKEN_FILE, ray_running
@@ -29,11 +33,20 @@ from raydex.records import Vectors
 from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
 from raydex.serve.recorder import Recorder
+from raydex.serve.swapping import PATIENCE_S, Council, Plan, Report, SwapCouncil
+
+logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "raydex"
 
 ONGOING_REQUESTS = 128
 """Per replica. Ray's default of 5 starves the batches: 32 clients fell to 10 requests/s with idle cores."""
+
+COUNCIL_REQUESTS = 1024
+"""Each replica has one waiting at any time."""
+
+COUNCIL_TIMEOUT_S = 30.0
+LEAVE_TIMEOUT_S = 2.0
 
 EmbedItem = tuple[str, str]
 """(id of the model, text)"""
@@ -62,9 +75,13 @@ class SearchService:
     give 34, because Ray's proxy needs the other.
     """
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:
+        """council: of all replicas; without it, this one is the only one."""
         self._config = config
-        self.engine = Engine(config, threads=max(1, _processors() // (2 * config.replicas)))
+        self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
+        agreed = RemoteCouncil(council).serving() if council else {}
+        threads = max(1, _processors() // (2 * config.replicas))
+        self.engine = Engine(config, threads=threads, agreed=agreed)
         self.recorder: Recorder = RayRecorder()
         self._embed_one.set_max_batch_size(config.embed_batch)  # type: ignore[attr-defined]
 
@@ -79,6 +96,39 @@ class SearchService:
     @serve.batch(batch_wait_timeout_s=0.0)  # no waiting: while one batch is embedded, the next one gathers
     async def _embed_one(self, items: list[EmbedItem]) -> list[Vectors]:
         return await asyncio.to_thread(embed_mixed, self.engine, items)
+
+
+class RemoteCouncil:
+    """The council as a deployment of its own. While it is away (its node is lost), replicas serve what they have."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def follow(self, member: str, report: Report, seen: int) -> Plan | None:
+        return cast(Plan | None, await self._tried(self._handle.follow.remote(member, report, seen), COUNCIL_TIMEOUT_S))
+
+    async def reload(self) -> Plan | None:
+        return cast(Plan | None, await self._tried(self._handle.reload.remote(), PATIENCE_S + COUNCIL_TIMEOUT_S))
+
+    async def leave(self, member: str) -> None:
+        await self._tried(self._handle.leave.remote(member), LEAVE_TIMEOUT_S)
+
+    def serving(self) -> dict[str, str]:
+        """Return what the other replicas serve; to be called before there is an event loop to wait in."""
+        with ThreadPoolExecutor(1) as pool:  # Ray Serve refuses to block the thread of an event loop
+            response = pool.submit(lambda: self._handle.serving.remote().result(timeout_s=COUNCIL_TIMEOUT_S))
+            try:
+                return cast(dict[str, str], response.result())
+            except (RayError, RayServeException, TimeoutError) as error:
+                logger.warning("council not reached, the live snapshots are opened reason=%s", error)
+                return {}
+
+    async def _tried(self, response: Any, timeout_s: float) -> Any:
+        try:
+            return await asyncio.wait_for(response, timeout_s)
+        except (RayError, RayServeException, TimeoutError) as error:
+            logger.warning("council not reached reason=%s", error)
+            return None
 
 
 def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
@@ -103,7 +153,13 @@ def build_application(config: ServeConfig) -> serve.Application:
         ray_actor_options={"num_cpus": 1},
         logging_config=LoggingConfig(enable_access_log=False),  # requests are counted as metrics, not written down
     )
-    return deploy(serve.ingress()(SearchService)).bind(here)
+    service = deploy(serve.ingress()(SearchService))
+    if here.replicas == 1:
+        return service.bind(here)
+    council = serve.deployment(
+        name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
+    )(Council)
+    return service.bind(here, council.bind(here))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raydex.config import ServeConfig
 from raydex.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    DeadlineExceeded,
     EmbedError,
+    HeadersTooLarge,
     IndexNotFound,
+    MalformedRequest,
     QueryError,
     RaydexError,
+    RequestRefused,
+    RollbackRefused,
     SectionNotFound,
     SnapshotError,
     StorageError,
+    UriTooLong,
 )
 from raydex.serve.recorder import Recorder
 from raydex.serve.schemas import Failure, FailureResponse
@@ -37,9 +45,16 @@ STATUS: dict[type[RaydexError], int] = {
     QueryError: 422,
     IndexNotFound: 404,
     SectionNotFound: 404,
+    RollbackRefused: 409,
     SnapshotError: 503,
     EmbedError: 503,
     StorageError: 503,
+    MalformedRequest: 400,
+    BodyTooSlow: 408,
+    BodyTooLarge: 413,
+    UriTooLong: 414,
+    HeadersTooLarge: 431,
+    DeadlineExceeded: 504,
 }  # anything else: 500
 
 RETRY_AFTER_S = 5
@@ -47,21 +62,34 @@ RETRY_AFTER_S = 5
 
 REQUEST_ID_KEY = "raydex.request_id"
 LONGEST_REQUEST_ID = 128
+SHOWN_COMPLAINTS, LONGEST_MESSAGE = 10, 2000
+"""Of what is echoed: an error is never much longer than the request that it refuses."""
 
 
 def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
     """Give each foreseen error its response; what none of these takes is left to Edge."""
 
     async def known(request: Request, error: Exception) -> JSONResponse:
-        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
-        if status is None:
-            raise error
-        field = error.field if isinstance(error, QueryError) else None
-        return _respond(request.scope, status, _snake_case(type(error)), reason_text(error, config), field=field)
+        assert isinstance(error, RaydexError)
+        return respond_to(request.scope, error, reason_text(str(error), config))
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        cause = error.__cause__  # FastAPI makes a 400 of whatever is raised while it reads a body
+        return await (known(request, cause) if isinstance(cause, RaydexError) else _refused(request, error))
 
     app.add_exception_handler(RaydexError, known)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(HTTPException, refused)
+
+
+def respond_to(scope: Scope, error: RaydexError, message: str = "") -> JSONResponse:
+    """Return the response to a foreseen error, and raise any other. message: other words than the error's own."""
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    if status is None:
+        raise error
+    field = error.field if isinstance(error, QueryError) else None
+    headers = {"Connection": "close"} if isinstance(error, RequestRefused) else {}  # the body may not be read
+    return _respond(scope, status, _snake_case(type(error)), message or str(error), field=field, headers=headers)
 
 
 class Edge:
@@ -110,8 +138,11 @@ class Edge:
 async def _malformed(request: Request, error: Exception) -> JSONResponse:
     """Answer what FastAPI's own validation refused; all complaints in the message, the first one's field."""
     assert isinstance(error, RequestValidationError)
-    complaints = [_complaint(detail) for detail in error.errors()]
+    details = error.errors()
+    complaints = [_complaint(detail) for detail in details[:SHOWN_COMPLAINTS]]
     message = "; ".join(f"{field}: {text}" if field else text for field, text in complaints)
+    if len(details) > SHOWN_COMPLAINTS:
+        message += f"; and {len(details) - SHOWN_COMPLAINTS} more"
     return _respond(request.scope, 422, "query_error", message, field=complaints[0][0])
 
 
@@ -141,6 +172,8 @@ def _respond(
     field: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]} …"
     failure = Failure(type=kind, message=message, field=field, request_id=scope[REQUEST_ID_KEY])
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**(headers or {}), **retry})
@@ -155,6 +188,8 @@ def _request_id(scope: Scope) -> str:
 def _outcome(status: int) -> str:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return "not_ready"
+    if status == HTTPStatus.GATEWAY_TIMEOUT:
+        return "too_late"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "error"
     return "client_error" if status >= HTTPStatus.BAD_REQUEST else "ok"

@@ -6,13 +6,19 @@ GET /suggest?query=…  →  SuggestResponse
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field
 
 from raydex.records import Grouping, NameKind, SearchMode, SectionKind
 
 K = Annotated[int, Field(ge=1, description="Hits per query.", examples=[10])]
 Offset = Annotated[int, Field(ge=0, description="Hits to skip, for paging.", examples=[0])]
-Indexes = Annotated[list[str], Field(description="Indexes to search; without it, all that are served.", examples=[[]])]
+Values = Annotated[list[str], FailFast()]
+"""FailFast: a body of half a million wrong values is one complaint."""
+Indexes = Annotated[Values, Field(description="Indexes to search; without it, all that are served.", examples=[[]])]
+TimeoutMs = Annotated[
+    int,
+    Field(ge=0, description="Milliseconds within which to answer, else 504; 0: as many as the service allows unasked."),
+]
 Snapshots = Annotated[
     dict[str, str],
     Field(description="Index → the snapshot that answered.", examples=[{"docs": "20260101T120000Z-3f9c1b"}]),
@@ -24,7 +30,6 @@ Timings = Annotated[
         examples=[{"embed": 0.0021, "lexical": 0.0003, "scan": 0.0011, "merge": 0.0001, "total": 0.0052}],
     ),
 ]
-Values = list[str]
 Span = tuple[int, int]
 Confidence = Annotated[
     float | None,
@@ -52,7 +57,9 @@ class SearchOptions(BaseModel):
     source: Values = Field([], description="Only from these sources of sources.toml.")
     version: Values = Field([], description="Only of these versions.")
     language: Values = Field([], description="Only in these languages; `en` takes `en-GB` too.")
-    kind: Annotated[list[SectionKind], Field(description="Only prose, code or the entries of symbols (api).")] = []
+    kind: Annotated[
+        list[SectionKind], FailFast(), Field(description="Only prose, code or the entries of symbols (api).")
+    ] = []
     path: Values = Field(
         [], description="Only under these paths, whole segments: `/3/library` or `https://host/3/library`."
     )
@@ -61,6 +68,7 @@ class SearchOptions(BaseModel):
     rerank: bool | None = Field(
         None, description="Have a cross-encoder order the best results anew; without it, if the service has one."
     )
+    timeout_ms: TimeoutMs = 0
 
 
 class SearchParameters(SearchOptions):
@@ -75,9 +83,10 @@ class SearchParameters(SearchOptions):
 class BatchRequest(SearchOptions):
     """Several queries with the same settings."""
 
-    queries: list[str] = Field(min_length=1, examples=[["open a file", "parse a date"]])
+    queries: Values = Field(min_length=1, examples=[["open a file", "parse a date"]])
     k: Annotated[K, Field(strict=True)] = 10
     offset: Annotated[Offset, Field(strict=True)] = 0
+    timeout_ms: Annotated[TimeoutMs, Field(strict=True)] = 0
 
 
 class SuggestParameters(BaseModel):
@@ -200,7 +209,7 @@ class LastRun(BaseModel):
 class IndexStatus(BaseModel):
     name: str
     ready: bool
-    reason: str = Field("", description="Why it is not ready.")
+    reason: str = Field("", description="Why it is not ready, or why a newer snapshot is refused.")
     snapshot_id: str = Field("", description="The snapshot that is served.")
     created_at: str = ""
     age_s: float = Field(0, description="Seconds since the served snapshot was made.")
@@ -211,13 +220,34 @@ class IndexStatus(BaseModel):
     bytes: int = 0
     model: str = ""
     current_snapshot_id: str = Field("", description="The live snapshot on disk.")
-    stale: Annotated[bool, Field(description="The live snapshot on disk is not the one that is served.")] = False
+    refused_snapshot_id: str = Field("", description="A newer snapshot that is not served, for the reason given.")
+    stale: Annotated[bool, Field(description="A swap to the live snapshot is due.")] = False
     last_build: LastBuild | None = None
     last_run: LastRun | None = None
 
 
 class IndexesResponse(BaseModel):
     indexes: list[IndexStatus]
+
+
+class ReloadResponse(BaseModel):
+    """What became of a reload."""
+
+    snapshot: Snapshots
+    refused: dict[str, str] = Field(description="Index → why its live snapshot is not served; empty when all is well.")
+    pending: list[str] = Field(description="Indexes of which some replica has not swapped yet; it will follow.")
+
+
+class RollbackRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    index: str = Field(examples=["docs"])
+    snapshot_id: str = Field("", description="Where to; without it, the parent of the live one.")
+
+
+class RollbackResponse(ReloadResponse):
+    before: str = Field(description="The snapshot that was live.")
+    snapshot_id: str = Field(description="The snapshot that is live now.")
 
 
 class AliveResponse(BaseModel):

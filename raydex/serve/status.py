@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from raydex.config import ServeConfig
+from raydex.errors import SnapshotError
 from raydex.serve.engine import Engine, OpenIndex
 from raydex.serve.recorder import Recorder
 from raydex.serve.schemas import IndexStatus, LastBuild, LastRun
@@ -51,9 +52,9 @@ def record_gauges(statuses: Sequence[IndexStatus], recorder: Recorder) -> None:
             _record_run(status.name, status.last_run, recorder)
 
 
-def reason_text(error: Exception, config: ServeConfig) -> str:
-    """Return an error as callers read it: indexes are named, the folder they lie in is not."""
-    return str(error).replace(f"{config.folder}/", "").replace(f"{config.data_dir}/", "")
+def reason_text(message: str, config: ServeConfig) -> str:
+    """Return what an error says as callers read it: indexes are named, the folder they lie in is not."""
+    return message.replace(f"{config.folder}/", "").replace(f"{config.data_dir}/", "")
 
 
 def _record_build(index: str, build: LastBuild, recorder: Recorder) -> None:
@@ -73,20 +74,30 @@ def _record_run(index: str, run: LastRun, recorder: Recorder) -> None:
 
 
 def _status(engine: Engine, config: ServeConfig, name: str) -> IndexStatus:
-    index_dir = config.folder / name
-    common = IndexStatus(
+    index_dir, table = config.folder / name, engine.table
+    index = table.indexes.get(name)
+    status = IndexStatus(
         name=name,
-        ready=name in engine.indexes,
+        ready=index is not None,
         current_snapshot_id=engine.published_id(name),
         last_build=last_build(index_dir),
         last_run=last_run(index_dir),
     )
-    if not common.ready:
-        return common.model_copy(update={"reason": reason_text(engine.reasons[name], config)})
-    return common.model_copy(update=_figures(engine.indexes[name], common.current_snapshot_id))
+    if index is None:
+        reason = table.reasons.get(name, SnapshotError("it has just been removed"))
+        return status.model_copy(update={"reason": reason_text(str(reason), config)})
+    refused_id, reason_of_refusal = table.refused.get(name, ("", ""))
+    is_due = status.current_snapshot_id not in {index.manifest.snapshot_id, refused_id, ""}
+    facts = {
+        "refused_snapshot_id": refused_id,
+        "reason": reason_text(reason_of_refusal, config),
+        "stale": is_due,
+        **_figures(index),
+    }
+    return status.model_copy(update=facts)
 
 
-def _figures(index: OpenIndex, current_snapshot_id: str) -> dict[str, object]:
+def _figures(index: OpenIndex) -> dict[str, object]:
     manifest = index.manifest
     age = datetime.now(UTC) - datetime.fromisoformat(manifest.created_at)
     return {
@@ -99,7 +110,6 @@ def _figures(index: OpenIndex, current_snapshot_id: str) -> dict[str, object]:
         "shards": len(manifest.shards),
         "bytes": snapshot_bytes(manifest),
         "model": manifest.embedder.name,
-        "stale": current_snapshot_id != manifest.snapshot_id,
     }
 
 

@@ -1,7 +1,7 @@
 """Where a snapshot comes from, and the ways back and forward between those that are there. Nothing is built here.
 
 manifests + journal → Chain (is each manifest what its children and the journal say it was?)
-CURRENT + journal   → roll_back, roll_forward → the snapshot that is live now
+CURRENT + journal   → roll_back, roll_forward → the snapshot that is live now (move_live: also under a URI)
 """
 
 from collections import defaultdict
@@ -24,6 +24,7 @@ from raydex.snapshot import (
     publishing,
     read_manifest,
 )
+from raydex.storage.mirror import Storage
 
 _Witnesses = dict[str, list[tuple[str, str]]]
 """snapshot_id → who has seen its manifest, and with which digest."""
@@ -113,6 +114,24 @@ def roll_forward(
     """Take a roll back back. Without an id: the snapshot that was left last, else the newest child; raises as above."""
     with publishing(index_dir):
         return _move(index_dir, snapshot_id or successor(index_dir), "rolled_forward", full=full, sizes=sizes)
+
+
+def move_live(
+    index_dir: Path, storage: Storage | None, move: Move, snapshot_id: str = "", *, full: bool = False
+) -> tuple[str, str]:
+    """Roll back or forward, in the storage too if the folder mirrors one; return what is live and what was.
+
+    The head of a mirror must have been pulled. Raises as roll_back does, and StorageError.
+    """
+    before = current_id(index_dir)
+    if storage and full:
+        target = snapshot_id or (predecessor if move is roll_back else successor)(index_dir)
+        storage.pull_objects(index_dir.name, [target], checked=True)
+    sizes = storage.object_sizes(index_dir.name) if storage and not full else None
+    now = move(index_dir, snapshot_id, full=full, sizes=sizes)
+    if storage:
+        storage.make_live(index_dir.name, now, "rolled_back" if move is roll_back else "rolled_forward")
+    return now, before
 
 
 def _move(index_dir: Path, target: str, event: str, *, full: bool, sizes: Mapping[str, int] | None) -> str:

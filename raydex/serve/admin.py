@@ -1,0 +1,54 @@
+"""What an operator asks of a running service: to swap now, to roll back.
+
+POST /admin/reload · POST /admin/rollback {"index": "docs"}
+"""
+
+import asyncio
+
+from fastapi import APIRouter
+
+from raydex.errors import IndexNotFound, RollbackRefused, SnapshotError
+from raydex.lineage import move_live, roll_back
+from raydex.serve.engine import Engine
+from raydex.serve.queries import Backend
+from raydex.serve.schemas import ReloadResponse, RollbackRequest, RollbackResponse
+
+
+def admin_routes(backend: Backend) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/admin/reload", summary="Serve what is live, now")
+    async def reload() -> ReloadResponse:
+        return ReloadResponse(**await _reloaded(backend))
+
+    @router.post("/admin/rollback", summary="Make an older snapshot live, and serve it")
+    async def rollback(request: RollbackRequest) -> RollbackResponse:
+        now, before = await asyncio.to_thread(_roll_back, backend.engine, request.index, request.snapshot_id)
+        return RollbackResponse(before=before, snapshot_id=now, **await _reloaded(backend))
+
+    return router
+
+
+async def _reloaded(backend: Backend) -> dict[str, object]:
+    plan = await backend.swaps.reload()
+    served = {name: index.manifest.snapshot_id for name, index in backend.engine.indexes.items()}
+    if plan is None:
+        return {"snapshot": served, "refused": {}, "pending": sorted(backend.engine.names)}
+    refused = {name: reason for name, (_, reason) in plan.refused.items()}
+    pending = [
+        name
+        for name, target in plan.targets.items()
+        if name not in refused and served.get(name, "") != target.snapshot_id
+    ]
+    return {"snapshot": served, "refused": refused, "pending": sorted(pending)}
+
+
+def _roll_back(engine: Engine, name: str, snapshot_id: str) -> tuple[str, str]:
+    """Move CURRENT as build_index.py --rollback does; return what is live and what was."""
+    if name not in engine.names:
+        raise IndexNotFound(name, engine.names)
+    index_dir = engine.pull(name)
+    try:
+        return move_live(index_dir, engine.storage, roll_back, snapshot_id)
+    except SnapshotError as error:
+        raise RollbackRefused(str(error)) from error
