@@ -132,6 +132,7 @@ def test_only_explain_shows_where_a_hit_stood_and_what_it_got():
 def test_a_definition_of_what_was_typed_stays_on_top():
     hits = [hit(1, 1, symbol=1.0), hit(2, 2, symbol=0.9), hit(3, 3, symbol=0.3), hit(4, 4)]
     assert numbers(answered(stage_of(Numbered()), hits)) == [1, 2, 4, 3]
+    assert stage_of(Numbered()).widened(Query(text="os.path.join")).explain  # it tells which are definitions
 
 
 def test_what_is_not_scored_in_time_keeps_its_order_behind_what_is():
