@@ -319,6 +319,7 @@ def test_last_run_is_told_also_when_it_built_nothing(data_dir, recorder):
     assert (told["outcome"], told["exit_code"]) == ("StorageFull", 1)
     assert recorder.values("raydex_last_run_failures", index="docs") == [2]
     assert recorder.values("raydex_last_run_seconds", index="docs") == [7.5]
+    assert recorder.values("raydex_last_run_exit_code", index="docs") == [1]
 
 
 def test_gauges_tell_age_size_and_last_build_from_the_start(data_dir, recorder):
@@ -494,7 +495,7 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
     options = {"k", "offset", "index", "mode", "group_by", "facets", "explain", "rerank", "timeout_ms"}
     assert {parameter["name"] for parameter in search["parameters"]} == {"query"} | options | filters
     assert all(parameter["description"] for parameter in search["parameters"])
-    refusals = {"400", "404", "405", "408", "413", "414", "422", "431", "503", "504"}
+    refusals = {"400", "401", "403", "404", "405", "408", "413", "414", "422", "429", "431", "503", "504"}
     assert set(search["responses"]) == {"200"} | refusals
     failure = search["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
     assert failure.endswith("/FailureResponse")

@@ -22,9 +22,15 @@ def _generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["cli.md", "settings.md", "metrics.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("docs/cli.md", "docs/settings.md", "docs/metrics.md"),
+        *("deploy/prometheus/raydex.rules.yml", "deploy/grafana/raydex.json"),
+    ],
+)
 def test_generated_page_is_up_to_date(page):
-    assert (ROOT / "docs" / page).read_text() == _generator().PAGES[page](), "run `make docs`"
+    assert (ROOT / page).read_text() == _generator().PAGES[page](), "run `make docs`"
 
 
 def test_every_module_is_in_the_file_map():

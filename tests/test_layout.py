@@ -24,6 +24,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "shard": WORDS | {"ann", "tables", "columns"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
+    "keys": WORDS,
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
@@ -36,9 +37,10 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     | STAGES - {"answer", "client"}
     | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search"}
     | {"interop", "storage", "lineage"},
+    "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
     | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
-    | {"answer", "observe", "evaluate"},
+    | {"answer", "observe", "evaluate", "keys"},
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},
@@ -52,11 +54,14 @@ ONLY_IN = {
     "playwright": {"render"},
     "openvino": {"embed"},
     "onnxruntime": {"embed"},
-    "httpx": {"crawl", "client", "answer"},
+    "httpx": {"crawl", "client", "answer", "monitoring"},  # monitoring: Prometheus's HTTP API
+    "starlette": {"serve", "monitoring"},
+    "uvicorn": {"monitoring"},
     "httpcore": {"crawl"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "botocore": {"storage"},
+    "limits": {"serve"},
 }
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 80
 

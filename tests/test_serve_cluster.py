@@ -233,7 +233,7 @@ def test_the_script_refuses_a_taken_port_and_names_it(data_dir, capsys):
 
 
 def test_the_script_refuses_an_address_that_is_not_its_own(data_dir, capsys):
-    assert serve_index.main(["--data-dir", str(data_dir), "--host", "192.0.2.1"]) == 2
+    assert serve_index.main(["--data-dir", str(data_dir), "--host", "192.0.2.1", "--allow-anonymous"]) == 2
     assert "of 192.0.2.1 cannot be used" in capsys.readouterr().err
 
 

@@ -233,11 +233,12 @@ class Engine:
         tokens, limit = embedder.tokenizer.count(text), embedder.info.max_tokens
         return f"the query has {tokens} tokens; the model read the first {limit}" if tokens > limit else ""
 
-    def section(self, section_id: str) -> tuple[str, Section]:
-        """Return the section and the name of the first index that holds it."""
+    def section(self, section_id: str, *, allowed: frozenset[str] | None = None) -> tuple[str, Section]:
+        """Return the section and the name of the first index that holds it. allowed: where to look; None: in all."""
         indexes = self.indexes
         for index in indexes.values():
-            if section := index.searcher.section(section_id):
+            is_visible = allowed is None or index.name in allowed
+            if is_visible and (section := index.searcher.section(section_id)):
                 return index.name, section
         if not indexes:
             self.select()
