@@ -167,7 +167,10 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
         indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
         found = engine.suggest(indexes, parameters.query, k=parameters.k)
         return SuggestResponse(
-            suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
+            suggestions=[
+                Suggested(text=one.text, kind=one.kind, url=url, index=name, is_corrected=one.is_corrected)
+                for name, one, url in found
+            ]
         )
 
     return router
