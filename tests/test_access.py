@@ -1,5 +1,9 @@
 """Who may do what over HTTP, in process: keys on and off, scopes, indexes, addresses."""
 
+import base64
+import hashlib
+import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ from fastapi import Request
 from starlette.testclient import TestClient
 
 import serve_index
-from raydex.config import AccessConfig, ServeConfig
+from raydex.config import CODE_VERSION, AccessConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import ConfigError
 from raydex.keys import create_key
@@ -220,3 +224,116 @@ def test_a_public_address_needs_a_usable_key_or_a_word(data_dir, keys_file, host
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_needs_no_key(data_dir, keys_file, host):
     check_start(ServeConfig(data_dir=data_dir, host=host, access=AccessConfig(keys_file=keys_file)))
+
+
+def test_every_response_tells_browsers_to_keep_and_load_nothing(data_dir, keys_file):
+    key = bearer(keys_file)
+    with client_for(data_dir, keys_file) as client:
+        for response in (
+            client.get("/search", params=QUESTION, headers=key),
+            client.get("/search", params=QUESTION),
+            client.get("/search", headers=key),
+            client.get("/no/such", headers=key),
+            client.get("/healthz"),
+        ):
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers["Referrer-Policy"] == "no-referrer"
+            assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+def test_no_response_names_the_version_of_the_program(data_dir, keys_file):
+    with client_for(data_dir, keys_file) as client:
+        for path in ("/openapi.json", "/docs", "/healthz", "/no/such", "/search?query=x"):
+            response = client.get(path)
+            assert CODE_VERSION not in response.text + str(response.headers), path
+
+
+def test_the_policy_of_the_docs_page_allows_what_the_page_needs_and_nothing_else(data_dir, keys_file):
+    with client_for(data_dir, keys_file) as client:
+        response = client.get("/docs")
+    policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
+    scripts = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)
+    hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in scripts}
+    files = set(re.findall(r'<script src="([^"]+)"', response.text))
+    assert scripts
+    assert files
+    assert set(policy["script-src"].split()) == hashes | files
+    assert set(re.findall(r'rel="stylesheet" href="([^"]+)"', response.text)) <= set(policy["style-src"].split())
+    assert policy["connect-src"] == "'self'"
+    assert policy["default-src"] == "'none'"
+
+
+def test_cross_origin_requests_are_off_unless_an_origin_is_named(data_dir, keys_file):
+    key = bearer(keys_file)
+    ours, other = "https://docs.example.org", "https://evil.example"
+    preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    with client_for(data_dir, keys_file) as client:
+        assert client.options("/search", headers={"Origin": ours, **preflight}).status_code == 401
+        answer = client.get("/search", params=QUESTION, headers={**key, "Origin": ours})
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+    with client_for(data_dir, keys_file, cors_origins=[ours]) as client:
+        allowed = client.options("/search", headers={"Origin": ours, **preflight})
+        assert allowed.status_code == 200
+        assert allowed.headers["Access-Control-Allow-Origin"] == ours
+        assert client.options("/search", headers={"Origin": other, **preflight}).status_code == 400
+        answer = client.get("/search", params=QUESTION, headers={**key, "Origin": ours})
+        assert answer.headers["Access-Control-Allow-Origin"] == ours
+        assert "RateLimit" in answer.headers["Access-Control-Expose-Headers"]
+        refused = client.get("/search", params=QUESTION, headers={"Origin": ours})
+        assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, ours)
+        answer = client.get("/search", params=QUESTION, headers={**key, "Origin": other})
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_wrong_origin_is_refused(data_dir):
+    with pytest.raises(ValueError, match=r"not an origin such as https://docs\.example\.org: docs\.example\.org"):
+        AccessConfig(cors_origins=("docs.example.org",))
+
+
+def test_the_access_log_has_one_line_a_request_and_never_the_query_or_the_key(data_dir, keys_file, caplog):
+    caplog.set_level(logging.DEBUG)
+    token, key = create_key(keys_file, "ci")
+    with client_for(data_dir, keys_file) as client:
+        headers = {"Authorization": f"Bearer {token}", "X-Request-Id": "r1"}
+        client.get("/search", params={"query": "burning question"}, headers=headers)
+        client.post("/search", json={"queries": ["burning question"]}, headers={"X-API-Key": token})
+        client.get("/sections/burning-question", headers={"X-API-Key": token})
+        client.get("/burning/question", headers={"X-API-Key": token[:-1]})
+    lines = [record.getMessage() for record in caplog.records if record.name == "raydex.serve.accesslog"]
+    assert len(lines) == 4
+    assert re.fullmatch(
+        rf"method=GET route=/search status=200 seconds=\d\.\d{{4}} key={key.key_id} request_id=r1", lines[0]
+    )
+    assert "method=POST route=/search status=200" in lines[1]
+    assert "route=/sections/{section_id:path} status=404" in lines[2]
+    assert "method=GET route=other status=401" in lines[3]
+    assert "key=- " in lines[3]
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("raydex"))
+    assert "burning" not in ours
+    assert token.split("_", 2)[2][:20] not in caplog.text
+
+
+def test_the_access_log_can_be_switched_off_or_told_to_write_queries_which_stay_in_their_line(
+    data_dir, keys_file, caplog
+):
+    caplog.set_level(logging.INFO)
+    with client_for(data_dir, keys_file, access_log="off") as client:
+        client.get("/search", params=QUESTION)
+    assert not [record for record in caplog.records if record.name == "raydex.serve.accesslog"]
+    with client_for(data_dir, keys_file, access_log="queries") as client:
+        client.get("/search?query=a%0Amethod=GET", headers={"X-Request-Id": "r1 key=admin"})
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "raydex.serve.accesslog"]
+    assert line.endswith('request_id="r1 key=admin" query="query=a%0Amethod=GET"')
+    assert "\n" not in line
+
+
+def test_an_admin_key_rules_only_the_indexes_it_may_see(data_dir, keys_file):
+    key = bearer(keys_file, scopes=["admin"], indexes=["docs"])
+    with client_for(data_dir, keys_file) as client:
+        client.headers.update(key)
+        assert list(client.post("/admin/reload").json()["snapshot"]) == ["docs"]
+        for name in ("intern", "nowhere"):
+            refused = client.post("/admin/rollback", json={"index": name})
+            assert refused.status_code == 404
+            assert "served: docs." in refused.json()["error"]["message"]

@@ -41,7 +41,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
     | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
-    | {"answer", "observe", "evaluate", "keys"},
+    | {"answer", "observe", "evaluate", "keys", "monitoring"},  # monitoring: the charts of /ops
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},

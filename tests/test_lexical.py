@@ -274,6 +274,8 @@ def test_suggestions_begin_with_what_is_typed_and_forgive_a_letter(index):
     assert next(found.text for found in index.suggest("os.p", 5)) == "os.path.join"
     assert [found.text for found in index.suggest("path jo", 5)] == ["os.path.join"]
     assert [(found.text, found.is_corrected) for found in index.suggest("thraed", 5)] == [("Threads", True)]
+    assert [(found.kind, found.row) for found in index.suggest("os.p", 5)][:2] == [("symbol", JOIN), ("title", JOIN)]
+    assert [(found.kind, found.row) for found in index.suggest("colo", 5)] == [("heading", BRITISH)]
     assert index.suggest("", 5) == []
     assert index.suggest("zzz", 5) == []
     assert len(index.suggest("c", 1)) == 1

@@ -11,7 +11,7 @@ def backoff_s(attempt: int, *, base_s: float, cap_s: float) -> float:
     Formula: uniform(0, min(cap, base · 2^attempt)), "full jitter" of the AWS Architecture Blog, Exponential Backoff And
     Jitter (2015).
     """
-    return random.uniform(0.0, min(cap_s, base_s * 2**attempt))
+    return random.uniform(0.0, min(cap_s, base_s * 2**attempt))  # noqa: S311 - jitter, no secret
 
 
 def retry_after_s(value: str) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -278,6 +279,32 @@ class AccessConfig(Settings):
         default=False,
         description="Answer searches without a key, on any address. /admin/ needs one all the same.",
     )
+    default_rate: str = Field(
+        "", pattern=RATE, description="Most requests of a key that has no rate of its own, such as 20/second."
+    )
+    default_quota: str = Field(
+        "", pattern=RATE, description="The same over longer, for a key that has no quota of its own, such as 10000/day."
+    )
+    redis_url: str = Field(
+        "",
+        description="Redis that counts for all replicas, such as redis://:password@host:6379/0 (better in the "
+        "environment than in a flag); without it, each replica counts for itself.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Sites whose pages may ask from a browser, such as https://docs.example.org (repeat the flag)."
+    )
+    access_log: Literal["off", "on", "queries"] = Field(
+        "on", description="A log line for each request; `queries` writes down what is asked in URLs, too."
+    )
+
+    _names = field_validator("cors_origins", mode="before")(_split_names)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [one for one in value if one != "*" and not re.fullmatch(r"https?://[^/\s]+", one)]:
+            raise ValueError(f"not an origin such as https://docs.example.org: {', '.join(wrong)}")
+        return value
 
 
 class ServeConfig(IndexesConfig):
@@ -336,6 +363,19 @@ class ServeConfig(IndexesConfig):
     )
     limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
+
+    rerank_model: str = Field(
+        "",
+        description="Cross-encoder that looks again at the best hits: a local folder or a Hugging Face name "
+        "('overlap': a fake for tests); empty: none.",
+    )
+    rerank_candidates: int = Field(30, ge=1, le=200, description="Best hits that the cross-encoder looks at.")
+    rerank_budget_ms: int = Field(
+        500,
+        ge=1,
+        description="Milliseconds for which it may look at the hits of one query; those it does not get to keep their "
+        "places.",
+    )
 
     _names = field_validator("index", mode="before")(_split_names)
 

@@ -22,13 +22,14 @@ def passages_schema() -> tantivy.Schema:
 
 
 def names_schema() -> tantivy.Schema:
-    """A document is a name to suggest (`name`, found by `start` and `words`) or the `spelling` of a term."""
+    """A document is a name to suggest (`name`, found by `start` and `words`, of `row`) or the `spelling` of a term."""
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("name", stored=True, tokenizer_name="raw", index_option="basic")
     builder.add_text_field("start", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("words", tokenizer_name="whitespace", index_option="basic")
     builder.add_text_field("spelling", stored=True, tokenizer_name="raw", index_option="basic")
     builder.add_unsigned_field("weight", stored=True, fast=True)
+    builder.add_unsigned_field("row", stored=True)
     return builder.build()
 
 

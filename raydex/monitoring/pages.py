@@ -79,7 +79,7 @@ def create_charts(prometheus_url: str, folders: Sequence[Path] = ()) -> Starlett
 
 async def _health(_: Request) -> Response:
     """Answer in the words in which Ray asks; `database` is what it looks at."""
-    return JSONResponse({"database": "ok", "version": NOTE})
+    return JSONResponse({"database": "ok", "version": NOTE.format(source="Prometheus")})
 
 
 class ChartPages:
@@ -230,8 +230,8 @@ def _alerts(alerts: Sequence[Mapping[str, object]]) -> Element:
     table = Element("table")
     for alert in alerts:
         labels, told = alert["labels"], alert["annotations"]
-        assert isinstance(labels, Mapping)
-        assert isinstance(told, Mapping)
+        assert isinstance(labels, Mapping)  # noqa: S101 - for mypy
+        assert isinstance(told, Mapping)  # noqa: S101 - for mypy
         row = SubElement(table, "tr")
         cells = (labels.get("severity", ""), alert["state"], labels["alertname"], told.get("summary", ""))
         for text in (*cells, told.get("runbook", "")):

@@ -65,7 +65,7 @@ def prometheus_running(folder: Path, port: int, service_discovery: Path, *, inte
     configuration = write_configuration(folder, service_discovery, interval_s=interval_s)
     url = f"http://{HOST}:{port}"
     with (folder / "prometheus.log").open("ab") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - Prometheus, without a shell
             [
                 *_ends_with_us(),
                 binary,

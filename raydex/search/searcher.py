@@ -15,10 +15,10 @@ import numpy as np
 
 from raydex.ann import Mask, Rows
 from raydex.errors import QueryError
-from raydex.lexical import LexicalIndex
+from raydex.lexical import LexicalIndex, Suggestion
 from raydex.lexical.analysis import Marks
 from raydex.query import ParsedQuery, parse_query
-from raydex.records import Found, Grouping, Hit, Query, Section, SectionKind, StageTimes, Vectors
+from raydex.records import Found, Grouping, Hit, NameKind, Query, Section, SectionKind, StageTimes, Vectors
 from raydex.search.dense import DenseSearcher, merge_hits
 from raydex.search.facts import Facts, Numbers
 from raydex.search.passages import excerpt, highlights
@@ -118,6 +118,16 @@ class Searcher:
         found = Found(hits=tuple(hits), confidence=ranking.confidence, facets=facets, message=message)
         times.add("present", clock() - started)
         return found
+
+    def suggest(self, prefix: str, k: int) -> list[tuple[Suggestion, str]]:
+        """Return what may be meant by what was typed so far, and its URL ("" where an older index does not say)."""
+        found = self.lexical.suggest(prefix, k) if self.lexical else []
+        return [(one, "" if one.row is None else self._url_of(one.kind, one.row)) for one in found]
+
+    def _url_of(self, kind: NameKind, row: int) -> str:
+        shard, local = self.dense.place(row)
+        url = str(shard.chunks["url"][local].as_py())
+        return url.partition("#")[0] if kind == "title" else url  # a title is that of the whole page
 
     def section(self, section_id: str) -> Section | None:
         return self.dense.section(section_id)

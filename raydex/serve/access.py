@@ -1,6 +1,6 @@
-"""Who may do what: the layer between the edge and the routes that demands API keys.
+"""Who may do what, and how often: the layer between the edge and the routes.
 
-    scope → scope["raydex.key"] (the Key, or None while keys are off), or 401 · 403
+    scope → scope["raydex.key"] (the Key, or None while keys are off), or 401 · 403 · 429
 
 | keys | address | a request without a key |
 |---|---|---|
@@ -16,14 +16,16 @@ import re
 from datetime import UTC, datetime
 
 from starlette._utils import get_route_path
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raydex.config import ServeConfig
 from raydex.errors import AuthError, ConfigError, Forbidden, RaydexError
 from raydex.keys import NO_HASH, Key, KeyRing
-from raydex.serve.failures import respond_to
+from raydex.serve.failures import failure_kind, respond_to
+from raydex.serve.rates import Meter, Standing
+from raydex.serve.recorder import Recorder
 
-KEY = "raydex.key"
+KEY, METER, STANDING = "raydex.key", "raydex.meter", "raydex.standing"
 OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
 ADMIN = "/admin"
 
@@ -49,6 +51,15 @@ def allowed_indexes(scope: Scope) -> frozenset[str] | None:
     return key.indexes if key else None
 
 
+async def charge(scope: Scope, requests: int) -> None:
+    """Count a request as so many more. Raises RateLimited."""
+    meter: Meter | None = scope.get(METER)
+    if meter and requests > 0:
+        scope[STANDING] = standing = await meter.count(scope[KEY] or ANONYMOUS, requests)
+        if standing.error:
+            raise standing.error
+
+
 def check_start(config: ServeConfig) -> None:
     """Raise ConfigError when the service would be open to others, and nobody said that it may be."""
     keys = KeyRing(config.keys_path)
@@ -62,10 +73,10 @@ def check_start(config: ServeConfig) -> None:
 
 
 class Access:
-    """Lets a request through to the routes with scope["raydex.key"] set, or answers 401 or 403."""
+    """Lets a request through to the routes with scope["raydex.key"] set, or answers 401, 403 or 429."""
 
-    def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: KeyRing) -> None:
-        self._app, self._config, self._keys = app, config, keys
+    def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: KeyRing, meter: Meter, recorder: Recorder) -> None:
+        self._app, self._config, self._keys, self._meter, self._recorder = app, config, keys, meter, recorder
         self._is_open = config.access.allow_anonymous
         self._guards_names = config.is_local and not self._is_open
 
@@ -74,15 +85,23 @@ class Access:
             await self._app(scope, receive, send)
             return
         try:
-            scope[KEY] = self._caller(scope)
+            path = get_route_path(scope)  # as the router sees it: nothing may be admin to one and not to the other
+            scope[KEY] = key = self._caller(scope, path)
+            if path not in OPEN_ROUTES:
+                scope[METER] = self._meter
+                scope[STANDING] = standing = await self._meter.count(key or ANONYMOUS)
+                if standing.headers:
+                    send = _telling(scope, send)
+                if standing.error:
+                    raise standing.error
         except RaydexError as error:
+            self._recorder.count("raydex_refused_requests", reason=failure_kind(error))
             await respond_to(scope, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _caller(self, scope: Scope) -> Key | None:
+    def _caller(self, scope: Scope, path: str) -> Key | None:
         """Return who asks; None: anybody, while keys are off. Raises AuthError or Forbidden."""
-        path = get_route_path(scope)  # as the router sees it: nothing may be admin to one and not to the other
         is_admin = path == ADMIN or path.startswith(ADMIN + "/")
         headers = _headers(scope)
         token = _token(headers)
@@ -101,9 +120,9 @@ class Access:
 
     def _keyless(self, path: str, headers: dict[bytes, bytes], *, is_admin: bool) -> Key | None:
         """Return who asks while keys are off. A page of another site can make a browser ask a service on loopback."""
+        if is_admin and (self._is_open or not self._config.is_local):
+            raise AuthError
         if self._is_open:
-            if is_admin:
-                raise AuthError
             return ANONYMOUS
         if path in OPEN_ROUTES:
             return None
@@ -116,6 +135,18 @@ class Access:
                 "with --allow-anonymous (docs/access.md)."
             )
         return None
+
+
+def _telling(scope: Scope, send: Send) -> Send:
+    """Return a `send` that adds what the caller is to know of its limits."""
+
+    async def send_told(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            standing: Standing = scope[STANDING]
+            message["headers"] = [*message.get("headers", ()), *standing.headers]
+        await send(message)
+
+    return send_told
 
 
 READ = frozenset({b"authorization", b"x-api-key", b"host", b"origin", b"sec-fetch-site"})

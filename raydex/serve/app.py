@@ -15,17 +15,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
-from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from raydex.config import CODE_VERSION, ServeConfig
+from raydex.config import ServeConfig
 from raydex.errors import QueryError
 from raydex.keys import KeyRing
 from raydex.records import Hit
-from raydex.serve.access import Access, allowed_indexes
+from raydex.serve.access import Access, allowed_indexes, charge
+from raydex.serve.accesslog import AccessLog
 from raydex.serve.admin import admin_routes
 from raydex.serve.failures import Edge, add_failure_handlers
+from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
 from raydex.serve.limits import Limits
+from raydex.serve.ops import ops_routes
 from raydex.serve.queries import (
     Backend,
     Findings,
@@ -36,6 +38,8 @@ from raydex.serve.queries import (
     probe,
     select_allowed,
 )
+from raydex.serve.rates import Meter
+from raydex.serve.recent import Recent
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -52,11 +56,14 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
-from raydex.serve.searching import LISTS, Searching, check_options, join, query_of, skipped_text
+from raydex.serve.searching import LISTS, Searching, SearchRoute, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 from raydex.serve.swapping import Follower
 
 logger = logging.getLogger(__name__)
+
+API_VERSION = "1"
+"""Of the routes and bodies. The version of the program is nobody's business who only calls it."""
 
 GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
@@ -71,6 +78,7 @@ DESCRIPTIONS = {
     413: "The body is too long.",
     414: "The URL is too long.",
     422: "A parameter is wrong; `field` names it.",
+    429: "Too many requests with this key; see Retry-After and RateLimit.",
     431: "The headers are too many or too long.",
     503: "Not ready; try again after Retry-After seconds.",
     504: "No answer within `timeout_ms`.",
@@ -86,25 +94,41 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         title="Raydex",
         summary="Search in documentation.",
         description=_describe_limits(config),
-        version=CODE_VERSION,
+        version=API_VERSION,
+        docs_url=None,  # ours, below, has a policy of what it may load
+        redoc_url=None,
         redirect_slashes=False,
         lifespan=lambda _: _at_work(backend, config),
         middleware=[
-            Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
+            Middleware(
+                Edge,
+                recorder=backend.recorder,
+                access_log=AccessLog(config.access.access_log),
+                adds_header=adds_request_id,
+            ),
             Middleware(Limits, config=config.limits),
-            Middleware(Access, config=config, keys=KeyRing(config.keys_path)),
+            *cross_origin(config.access.cors_origins),
+            Middleware(
+                Access,
+                config=config,
+                keys=KeyRing(config.keys_path),
+                meter=Meter(config.access, backend.recorder),
+                recorder=backend.recorder,
+            ),
         ],
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
+    add_docs_page(app)
+    describe_keys(app)
     searching = Searching(backend, config)
     app.include_router(_search_routes(backend, config, searching), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
     app.include_router(admin_routes(backend), tags=["admin"])
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.path == "/search" and "GET" in (route.methods or ()):
-            route.app = searching.before(route.app)
+    if isinstance(backend.recorder, Recent):
+        app.include_router(ops_routes(backend.recorder), tags=["health"])
+    app.router.routes.insert(0, SearchRoute(searching))
     return app
 
 
@@ -124,6 +148,7 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
         for position, text in enumerate(batch.queries):
             check_text(text, f"queries[{position}]", config)
         deadline, allowed = check_options(batch, config), allowed_indexes(request.scope)
+        await charge(request.scope, len(batch.queries) - 1)
         queries = [query_of(text, batch) for text in batch.queries]
         found = await find(backend, queries, names=batch.index, allowed=allowed, deadline=deadline)
         return BatchResponse(
@@ -142,7 +167,10 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
         indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
         found = engine.suggest(indexes, parameters.query, k=parameters.k)
         return SuggestResponse(
-            suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
+            suggestions=[
+                Suggested(text=one.text, kind=one.kind, url=url, index=name, is_corrected=one.is_corrected)
+                for name, one, url in found
+            ]
         )
 
     return router
@@ -207,6 +235,8 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
 
     follower = Follower(backend.engine, backend.swaps, backend.recorder)
     tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
+    for task in tasks:
+        task.add_done_callback(_tell_death)
     try:
         yield
     finally:
@@ -215,6 +245,11 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _tell_death(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        logger.error("work behind the requests has ended; restart the service", exc_info=task.exception())
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:

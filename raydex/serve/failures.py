@@ -40,6 +40,8 @@ from raydex.errors import (
     StorageError,
     UriTooLong,
 )
+from raydex.serve.accesslog import AccessLog
+from raydex.serve.headers import add_security_headers
 from raydex.serve.recorder import Recorder
 from raydex.serve.schemas import Failure, FailureResponse
 from raydex.serve.status import reason_text
@@ -73,6 +75,9 @@ OVERLOAD_RETRY_AFTER_S = 1
 """How soon to ask again when too many wait: what waits is answered in about a second."""
 
 REQUEST_ID_KEY = "raydex.request_id"
+OUTCOME_KEY = "raydex.outcome"
+"""What became of a request, where its status does not tell."""
+
 LONGEST_REQUEST_ID = 128
 SHOWN_COMPLAINTS, LONGEST_MESSAGE = 10, 2000
 """Of what is echoed: an error is never much longer than the request that it refuses."""
@@ -82,7 +87,7 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
     """Give each foreseen error its response; what none of these takes is left to Edge."""
 
     async def known(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RaydexError)
+        assert isinstance(error, RaydexError)  # noqa: S101 - for mypy: it is registered for these
         return respond_to(request.scope, error, reason_text(str(error), config))
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
@@ -94,6 +99,11 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
     app.add_exception_handler(HTTPException, refused)
 
 
+def failure_kind(error: RaydexError) -> str:
+    """Return the `type` of the body: query_error of QueryError."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+
+
 def respond_to(scope: Scope, error: RaydexError, message: str = "") -> JSONResponse:
     """Return the response to a foreseen error, and raise any other. message: other words than the error's own.
 
@@ -103,7 +113,9 @@ def respond_to(scope: Scope, error: RaydexError, message: str = "") -> JSONRespo
     if status is None:
         raise error
     field = error.field if isinstance(error, QueryError) else None
-    kind, text = _snake_case(type(error)), message or str(error)
+    if isinstance(error, Overloaded):
+        scope[OUTCOME_KEY] = "overloaded"
+    kind, text = failure_kind(error), message or str(error)
     return _respond(scope, status, kind, text, field=field, headers=_headers(error))
 
 
@@ -120,14 +132,15 @@ def _headers(error: RaydexError) -> dict[str, str]:
 
 
 class Edge:
-    """The outermost layer: request id, request figures, and the unforeseen made a 500 that tells nothing.
+    """The outermost layer: request id, headers of every response, figures, log line, the unforeseen made a 500.
 
     adds_header: False where the server in front (Ray Serve's proxy) writes X-Request-Id itself; two would be joined.
     """
 
-    def __init__(self, app: ASGIApp, *, recorder: Recorder, adds_header: bool) -> None:
+    def __init__(self, app: ASGIApp, *, recorder: Recorder, access_log: AccessLog, adds_header: bool) -> None:
         self._app = app
         self._recorder = recorder
+        self._access_log = access_log
         self._adds_header = adds_header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,6 +154,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                add_security_headers(message)
                 if self._adds_header:
                     MutableHeaders(scope=message)["X-Request-Id"] = scope[REQUEST_ID_KEY]
             await send(message)
@@ -158,13 +172,14 @@ class Edge:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        self._recorder.count("raydex_requests", route=route, outcome=_outcome(status))
+        self._recorder.count("raydex_requests", route=route, outcome=scope.get(OUTCOME_KEY) or _outcome(status))
         self._recorder.observe("raydex_request_seconds", seconds, route=route)
+        self._access_log.write(scope, route=route, status=status, seconds=seconds, request_id=scope[REQUEST_ID_KEY])
 
 
 async def _malformed(request: Request, error: Exception) -> JSONResponse:
     """Answer what FastAPI's own validation refused; all complaints in the message, the first one's field."""
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - for mypy: it is registered for these
     details = error.errors()
     complaints = [_complaint(detail) for detail in details[:SHOWN_COMPLAINTS]]
     message = "; ".join(f"{field}: {text}" if field else text for field, text in complaints)
@@ -175,7 +190,7 @@ async def _malformed(request: Request, error: Exception) -> JSONResponse:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     """Answer what the router refused: an unknown route, a wrong method, a body that cannot be read."""
-    assert isinstance(error, HTTPException)
+    assert isinstance(error, HTTPException)  # noqa: S101 - for mypy: it is registered for these
     kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     message = f"{error.detail}: {request.method} {request.url.path}. See /docs."
     return _respond(request.scope, error.status_code, kind, message, headers=dict(error.headers or {}))
@@ -220,7 +235,3 @@ def _outcome(status: int) -> str:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "error"
     return "client_error" if status >= HTTPStatus.BAD_REQUEST else "ok"
-
-
-def _snake_case(kind: type) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from raydex.config import ServeConfig
@@ -105,10 +106,14 @@ def select_allowed(engine: Engine, names: Sequence[str], allowed: frozenset[str]
     """Return the indexes as Engine.select does, as if those that are not allowed did not exist. None allows all."""
     if allowed is None:
         return engine.select(names)
-    visible = tuple(name for name in engine.names if name in allowed)
+    visible = visible_names(engine, allowed)
     if hidden := [name for name in names or ([] if visible else sorted(allowed)) if name not in visible]:
         raise IndexNotFound(hidden[0], visible)
     return engine.select(names or [name for name in visible if name in engine.indexes] or visible)
+
+
+def visible_names(engine: Engine, allowed: frozenset[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in engine.names if allowed is None or name in allowed)
 
 
 def skipped_names(engine: Engine, allowed: frozenset[str] | None) -> tuple[str, ...]:
@@ -137,9 +142,12 @@ async def find(
         if any(query.mode != "lexical" for query in queries):
             vectors = await backend.embed(model_id, texts)
             times.add("embed", time.perf_counter() - started)
-        found = await asyncio.to_thread(engine.find, indexes, queries, vectors, times=times, before_each=deadline.check)
+        search = partial(engine.find, times=times, before_each=deadline.check, seconds_left=deadline.seconds_left)
+        found = await asyncio.to_thread(search, indexes, queries, vectors)
     times.add("total", time.perf_counter() - started)
     record(backend.recorder, [len(answer.hits) for answer in found], times)
+    for reason in filter(None, (answer.fell_through for answer in found)):
+        backend.recorder.count("raydex_rerank_fall_through", reason=reason)
     return Findings(
         found=found,
         warnings=[
@@ -173,7 +181,8 @@ async def probe(backend: Backend, allowed: frozenset[str] | None = None) -> dict
     indexes = list(table.indexes.values()) or engine.select()
     for index in indexes:
         vectors = await backend.embed(index.model_id, [PROBE])
-        await asyncio.to_thread(engine.find, [index], [Query(text=PROBE, k=1)], vectors, times=StageTimes())
+        query = Query(text=PROBE, k=1, rerank=False)
+        await asyncio.to_thread(engine.find, [index], [query], vectors, times=StageTimes())
     return snapshot_ids([index for index in indexes if allowed is None or index.name in allowed])
 
 
