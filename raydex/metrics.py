@@ -126,6 +126,13 @@ METRICS: dict[str, Metric] = {
             "Queries answered without one hit. A rise: callers page beyond the end, or an index is empty.",
         ),
         _serve(
+            "raydex_rerank_fall_through",
+            "counter",
+            "Queries answered without reranking, or with less of it, by reason (budget, failure, no_model). Rising "
+            "budget: too many requests for the model, or too small a budget.",
+            "reason",
+        ),
+        _serve(
             "raydex_snapshot_age_seconds",
             "gauge",
             "Seconds since the served snapshot was made. A rise above the rebuild interval: builds fail.",

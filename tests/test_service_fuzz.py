@@ -29,8 +29,15 @@ TEXTS = {
     "https://docs.example.org/io.html#read": "How do I read a file line by line? Open it and loop.",
     "https://docs.example.org/dates.html#parse": "strptime parses a date from a string.",
 }
-WITH_PARAMETERS = ("GET /search", "POST /search", "GET /suggest")
-OPERATIONS = (*WITH_PARAMETERS, "GET /sections/{section_id}", "GET /indexes", "GET /healthz", "GET /readyz")
+WITH_PARAMETERS = ("GET /search", "POST /search", "GET /suggest", "POST /admin/rollback")
+OPERATIONS = (
+    *WITH_PARAMETERS,
+    "GET /sections/{section_id}",
+    "GET /indexes",
+    "GET /healthz",
+    "GET /readyz",
+    "POST /admin/reload",
+)
 MEGABYTE = 1_000_000
 
 texts = st.text(st.characters(), max_size=60)  # halves of surrogate pairs, control characters and all

@@ -95,7 +95,9 @@ class Searching:
                 times.add("embed", time.perf_counter() - started)
             deadline.check()
             rows = None if vector is None else vector[np.newaxis]
-            found = engine.find(indexes, [query], rows, times=times)[0]
+            found = engine.find(indexes, [query], rows, times=times, seconds_left=deadline.seconds_left)[0]
+            if found.fell_through:
+                self._backend.recorder.count("raydex_rerank_fall_through", reason=found.fell_through)
             told = (found.message, warning(engine, indexes, query), skipped_text(skipped))
             return encode(found, message=join(*told), snapshot=ids)
 
@@ -150,6 +152,7 @@ def query_of(text: str, options: SearchOptions) -> Query:
         group_by=options.group_by,
         facets=options.facets,
         explain=options.explain,
+        rerank=options.rerank,
     )
 
 
