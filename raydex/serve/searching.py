@@ -91,9 +91,8 @@ class Searching:
         def work(vector: Vectors | None) -> Answer:
             if vector is not None:
                 times.add("embed", time.perf_counter() - started)
-            deadline.check()
             rows = None if vector is None else vector[np.newaxis]
-            found = engine.find(indexes, [query], rows, times=times)[0]
+            found = engine.find(indexes, [query], rows, times=times, before_each=deadline.check)[0]
             told = (found.message, warning(engine, indexes, query), skipped_text(skipped))
             return encode(found, message=join(*told), snapshot=ids)
 
