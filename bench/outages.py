@@ -6,7 +6,7 @@
     hung      SIGSTOP of one of two replicas for 10 s, then SIGCONT
     proxy     SIGKILL of the process that listens
     node      SIGKILL of the second of two nodes, each with a replica
-    head      SIGKILL of the GCS of two nodes, which keeps its tables in Redis; it is started again after 15 s
+    head      SIGKILL of the GCS of two nodes, which keeps its tables in Redis; it is started again after 10 s
 
 Clients ask without retrying, on kept connections, and give up after 5 s. `failing_s` is the time from the first failure
 to the last, `gap_s` the longest time without one answer. The last line is one JSON object, also written to
@@ -45,7 +45,7 @@ from bench.swap import QUERIES, REPLICA
 from tests.processes import command_line, descendants
 
 RESULTS = Path(__file__).parent / "results" / "outages.json"
-BEFORE_S, AFTER_S, HUNG_S, HEADLESS_S = 5.0, 30.0, 10.0, 15.0
+BEFORE_S, AFTER_S, HUNG_S, HEADLESS_S = 5.0, 25.0, 10.0, 10.0
 CLIENT_TIMEOUT_S = 5.0
 
 Answer = tuple[float, float, str]

@@ -207,6 +207,7 @@ def main() -> int:
     parser.add_argument("--swaps", type=int, default=100)
     parser.add_argument("--clients", type=int, default=32)
     options = parser.parse_args()
+    os.environ.setdefault("RAYDEX_CACHE_MB", "8")  # full after a few swaps: what grows then are not kept answers
     with tempfile.TemporaryDirectory(prefix="raydex-swap-") as work:
         index_dir = copied(options.data_dir / options.index, Path(work) / options.index)
         result = measured(index_dir, options.swaps, options.clients)
