@@ -44,6 +44,9 @@ WARM_UP_S, PATIENCE_S = 1, 120
 ALONE = 300
 """Queries asked one at a time for the share of each stage, and in process for the floor."""
 
+REPLICA = re.compile(r"ray::ServeReplica:\S+:(Search|SearchService)\b")
+"""A process that searches, the recipe's or ours, as Ray names it."""
+
 Queries = Sequence[str]
 
 
@@ -95,7 +98,7 @@ def pss_mib(pid: int) -> float:
 def memory(process: "subprocess.Popen[str]") -> dict[str, Any]:
     """Return the PSS of each replica and of all processes together."""
     pids = {process.pid, *descendants(process.pid)}
-    replicas = [pid for pid in pids if command_line(pid).startswith("ray::ServeReplica:")] or [process.pid]
+    replicas = [pid for pid in pids if REPLICA.match(command_line(pid))] or [process.pid]
     return {"replica_pss_mib": [pss_mib(pid) for pid in replicas], "all_pss_mib": round(sum(map(pss_mib, pids)), 1)}
 
 
@@ -233,9 +236,12 @@ def compare(data_dir: Path, index: str, load: Load, work: Path, which: Sequence[
     }
 
 
-def ratios(result: dict[str, Any], mode: str) -> dict[str, float]:
+def ratios(result: dict[str, Any], mode: str) -> dict[str, float | None]:
+    """Return clients → ratio; None where the bare process answered nobody."""
     bare, ours = result["bare"]["load"], result["ours"][mode]
-    return {clients: round(ours[clients]["rps"] / max(bare[clients]["rps"], 0.1), 2) for clients in bare}
+    return {
+        clients: round(ours[clients]["rps"] / one["rps"], 2) if one["rps"] else None for clients, one in bare.items()
+    }
 
 
 def readme_row(result: Mapping[str, Any]) -> str:

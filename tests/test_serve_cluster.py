@@ -171,6 +171,8 @@ def test_metrics_can_be_scraped_where_service_discovery_says(cluster, client):
         "ray_raydex_request_seconds",
         "ray_raydex_search_stage_seconds",
         "ray_raydex_results",
+        "ray_raydex_answers",
+        "ray_raydex_waiting",
         "ray_raydex_snapshot_age_seconds",
         "ray_raydex_snapshot_chunks",
         "ray_raydex_snapshot_bytes",

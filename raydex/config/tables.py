@@ -340,7 +340,7 @@ class ServeConfig(IndexesConfig):
     max_offset: int = Field(1000, ge=0, description="Largest offset a caller may ask for.")
     max_query_chars: int = Field(4000, ge=1, description="Longest query, in characters.")
     max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
-    embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
+    embed_batch: int = Field(32, ge=1, description="Most waiting queries that are embedded in one call of the model.")
     max_waiting: int = Field(
         256, ge=1, description="Most searches that wait in one replica; more are refused with 503 and Retry-After."
     )

@@ -108,7 +108,10 @@ class SearchService:
         return np.stack(await asyncio.gather(*(self.run((model_id, text), _needed) for text in texts)))
 
     async def run(self, item: EmbedItem | None, work: Callable[[Vectors | None], Result]) -> Result:
-        return await self._lane.run(item, work)
+        try:
+            return await self._lane.run(item, work)
+        finally:
+            self.recorder.set("raydex_waiting", self._lane.waiting)
 
 
 def _needed(vector: Vectors | None) -> Vectors:
