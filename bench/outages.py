@@ -107,6 +107,7 @@ def measured(url: str, index: str, clients: int, harm: Callable[[], None]) -> di
         "failures": dict(Counter(wrong for _, wrong in failed)),
         "failing_s": round(failed[-1][0] - failed[0][0], 2) if failed else 0.0,
         "first_failure_s": round(failed[0][0] - at, 2) if failed else None,
+        "failed_in_the_last_5_s": sum(when > at + AFTER_S - BEFORE_S for when, _ in failed),
         "gap_s": round(float(np.max(np.diff(good))), 2),
         "p50_ms": {"before": _ms(before, 50), "after": _ms([s for _, s in after], 50), "last_5_s": _ms(last, 50)},
         "p99_ms": {"before": _ms(before, 99), "after": _ms([s for _, s in after], 99), "last_5_s": _ms(last, 99)},

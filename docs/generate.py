@@ -60,7 +60,9 @@ def metrics_page() -> str:
     ]
     intro = (
         "# Metrics\n\nAs Ray exports them: prefix `ray_`, counters end in `_total`. Series are per process, so always "
-        "`sum by (…)`. Histograms also have `_bucket`, `_sum` and `_count`. Those of the service carry Ray Serve's own "
+        "`sum by (…)`. Histograms also have `_bucket`, `_sum` and `_count`; Ray makes "
+        "the sum up from the middles of the buckets, so take no "
+        "means from it ([monitoring.md](monitoring.md)). Those of the service carry Ray Serve's own "
         "labels too (`application`, `deployment`, `replica`).\n"
     )
     header = "| name | kind | program | labels | meaning |\n|---|---|---|---|---|"

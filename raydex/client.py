@@ -44,8 +44,9 @@ class _Record(BaseModel):
 class Result(_Record):
     """One passage. score: higher is better; source: page URL#anchor; content: plain text of foreign pages.
 
-    scores: `dense`, the cosine, and `lexical`, BM25. highlights, excerpt: characters start:end of content. more: next
-    best sections of the page, with group_by="page". copies: URLs of passages that say the same.
+    scores: `dense`, the cosine, `lexical`, BM25, and `rerank`, by which it is ranked if it is there. highlights,
+    excerpt: characters start:end of content. more: next best sections of the page, with group_by="page". copies: URLs
+    of passages that say the same.
     """
 
     rank: int
@@ -90,9 +91,11 @@ class QueryAnswer(_Record):
 
 
 class Suggestion(_Record):
-    """A symbol, title or heading. is_corrected: spelled otherwise than what was typed."""
+    """kind: symbol, title or heading; url: where it leads. is_corrected: spelled otherwise than what was typed."""
 
     text: str
+    kind: str = ""
+    url: str = ""
     index: str
     is_corrected: bool
 
@@ -156,6 +159,7 @@ class SearchOptions(TypedDict, total=False):
     path: Sequence[str]
     facets: bool
     explain: bool
+    rerank: bool
     timeout_ms: int
 
 

@@ -94,6 +94,12 @@ def test_a_section_is_found_by_the_id_of_a_hit(client):
     assert client.section(section_id).content == TEXTS[section_id]
 
 
+def test_a_suggestion_leads_to_a_section_that_is_there(client):
+    (found,) = client.suggest("exce", k=3)
+    assert (found.text, found.kind, found.index, found.is_corrected) == ("exceptions", "heading", "docs", False)
+    assert client.section(found.url).content == TEXTS[found.url]
+
+
 def test_indexes_and_readiness(client):
     (docs,) = client.indexes()
     assert (docs.name, docs.chunks, docs.ready, docs.stale) == ("docs", len(TEXTS), True, False)

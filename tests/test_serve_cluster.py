@@ -114,6 +114,12 @@ def test_a_section_id_with_slashes_and_anchor_passes_the_proxy(client):
     assert client.section(section_id).source == section_id
 
 
+def test_suggestions_pass_the_proxy_and_lead_to_their_sections(client):
+    found = client.suggest("thre", k=20, index=["docs"])
+    assert {one.kind for one in found} == {"title", "heading"}
+    assert all(one.url.split("#")[0] in {url.split("#")[0] for url in TEXTS} for one in found)
+
+
 def test_errors_have_the_shape_and_one_request_id(url, client):
     with pytest.raises(ServiceError, match="k: ") as refused:
         client.search("x", k=0)

@@ -364,6 +364,19 @@ class ServeConfig(IndexesConfig):
     limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
 
+    rerank_model: str = Field(
+        "",
+        description="Cross-encoder that looks again at the best hits: a local folder or a Hugging Face name "
+        "('overlap': a fake for tests); empty: none.",
+    )
+    rerank_candidates: int = Field(30, ge=1, le=200, description="Best hits that the cross-encoder looks at.")
+    rerank_budget_ms: int = Field(
+        500,
+        ge=1,
+        description="Milliseconds for which it may look at the hits of one query; those it does not get to keep their "
+        "places.",
+    )
+
     _names = field_validator("index", mode="before")(_split_names)
 
     @property

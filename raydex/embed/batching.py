@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
 
+Scores = npt.NDArray[np.float32]
+"""float32 (n,): how well each of n passages answers a query; higher is better."""
+
 TokenRow: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 """The token ids of one text, special tokens included."""
 

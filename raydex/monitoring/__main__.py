@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from raydex.errors import ConfigError, RaydexError
+from raydex.monitoring.pages import create_charts
 from raydex.monitoring.prometheus import HOST, prometheus_running
 from raydex.monitoring.running import (
     DISCOVERY_FILE,
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
                 )
             )
             folders = [*flags.dashboards, *([dashboards_folder(flags.session)] if flags.session else [])]
-            stack.enter_context(ServerThread(listener, prometheus_url, folders))
+            stack.enter_context(ServerThread(listener, create_charts(prometheus_url, folders)))
             print(f"http://{HOST}:{listener.getsockname()[1]}", flush=True)  # noqa: T201 - a script
             stop.wait()
     except RaydexError as error:

@@ -52,7 +52,7 @@ def read_dashboard(text: str) -> Dashboard:
         rows = tuple((title, tuple(panels)) for title, panels in _rows(document["panels"]) if panels)
         variables = {v["name"]: _all_of(v) for v in document.get("templating", {}).get("list", ())}
         return Dashboard(uid=document["uid"], title=document["title"], rows=rows, variables=variables)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a dashboard: {error!r}") from error
 
 

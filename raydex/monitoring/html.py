@@ -5,7 +5,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from starlette.responses import HTMLResponse
 
-NOTE = "Raydex charts, drawn from Prometheus. This is not Grafana."
+NOTE = "Raydex charts, drawn from {source}. This is not Grafana."
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Nothing is loaded and nothing runs. Who may frame the page is open: Ray's dashboard does, at any address."""
 
@@ -31,7 +31,9 @@ a { color: inherit }
 """
 
 
-def page(title: str, parts: Sequence[Element], *, dark: bool, alone: bool, refresh_s: int) -> Element:
+def page(
+    title: str, parts: Sequence[Element], *, dark: bool, alone: bool, refresh_s: int, source: str = "Prometheus"
+) -> Element:
     """alone: one panel in a frame, without a heading. refresh_s: 0 for never."""
     html = Element("html", {"lang": "en", "class": "dark" if dark else "light"})
     head = SubElement(html, "head")
@@ -46,7 +48,7 @@ def page(title: str, parts: Sequence[Element], *, dark: bool, alone: bool, refre
         SubElement(body, "h1").text = title
     main = SubElement(body, "main")
     main.extend(parts)
-    SubElement(body, "p", {"class": "note"}).text = f"{NOTE} Times are UTC."
+    SubElement(body, "p", {"class": "note"}).text = f"{NOTE.format(source=source)} Times are UTC."
     return html
 
 

@@ -79,7 +79,7 @@ def create_charts(prometheus_url: str, folders: Sequence[Path] = ()) -> Starlett
 
 async def _health(_: Request) -> Response:
     """Answer in the words in which Ray asks; `database` is what it looks at."""
-    return JSONResponse({"database": "ok", "version": NOTE})
+    return JSONResponse({"database": "ok", "version": NOTE.format(source="Prometheus")})
 
 
 class ChartPages:

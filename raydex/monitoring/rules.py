@@ -41,6 +41,9 @@ ZERO_RESULTS_RISE: Mapping[Severity, int] = {"info": 2, "warn": 4}
 """Times the share of the week before, and 5 % on top."""
 
 NO_PROBES = 'route!~"/healthz|/readyz"'
+NOT_OUR_FAULT = "ok|client_error|too_late"
+"""Outcomes that use up no allowance. too_late: the caller gave the search less time than it takes."""
+
 ENOUGH = 20
 """Requests (or queries) below which a share says nothing."""
 
@@ -50,6 +53,7 @@ def exported(name: str) -> str:
     return METRICS[name].exported
 
 
+REFUSED_SWAPS = f'{exported("raydex_swaps")}{{outcome="refused"}}'
 REQUESTS = exported("raydex_requests")
 SECONDS = exported("raydex_request_seconds")
 
@@ -109,7 +113,7 @@ class Alert:
 
 def _share_of_errors(window: str) -> Recorded:
     every = f"sum(rate({REQUESTS}{{{NO_PROBES}}}[{window}]))"
-    failed = f'sum(rate({REQUESTS}{{{NO_PROBES},outcome!~"ok|client_error"}}[{window}]))'
+    failed = f'sum(rate({REQUESTS}{{{NO_PROBES},outcome!~"{NOT_OUR_FAULT}"}}[{window}]))'
     return Recorded(f"raydex:error_share:{window}", f"({failed} or vector(0)) / ({every} > 0)")
 
 
@@ -273,6 +277,22 @@ ALERTS = (
                     Term(f"max by (index) ({exported('raydex_last_run_failures')})", ">= 2"),
                 ),
                 on="index",
+            ),
+        ),
+    ),
+    Alert(
+        name="RaydexSwapRefused",
+        summary="Index {{ $labels.index }}: a replica could not open the newest snapshot and serves the earlier one.",
+        stages=(
+            Stage(
+                severity="warn",
+                terms=(
+                    Term(
+                        "",
+                        f"sum by (index) ({REFUSED_SWAPS} unless {REFUSED_SWAPS} offset 1h)"
+                        f" or sum by (index) (increase({REFUSED_SWAPS}[1h])) > 0",
+                    ),
+                ),  # a counter is born with its first count, of which no increase tells
             ),
         ),
     ),

@@ -12,13 +12,14 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import uvicorn
+from starlette.applications import Starlette
 
 from raydex.errors import ConfigError
 from raydex.monitoring.dashboards import grafana_json
@@ -84,7 +85,7 @@ class Monitoring:
         if self.grafana_url:
             place_dashboard(dashboards)
         else:
-            self._stack.enter_context(ServerThread(self._listener, self.prometheus_url, [dashboards]))
+            self._stack.enter_context(ServerThread(self._listener, create_charts(self.prometheus_url, [dashboards])))
 
 
 def dashboards_folder(session_dir: Path) -> Path:
@@ -126,10 +127,9 @@ def _told(environment: dict[str, str]) -> Iterator[None]:
 
 
 class ServerThread:
-    """The chart pages on a socket, in a thread of this process, until the block ends."""
+    """An app on a socket, in a thread of this process, until the block ends."""
 
-    def __init__(self, listener: socket.socket, prometheus_url: str, folders: Sequence[Path]) -> None:
-        app = create_charts(prometheus_url, folders)
+    def __init__(self, listener: socket.socket, app: Starlette) -> None:
         self._server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, access_log=False))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, name="charts")
 
