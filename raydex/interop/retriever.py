@@ -31,6 +31,7 @@ class RaydexRetriever(BaseRetriever):
     index: Names = ()
     mode: Literal["hybrid", "dense", "lexical"] | None = None
     group_by: Literal["none", "section", "page"] | None = None
+    rerank: bool | None = None
     source: Names = ()
     version: Names = ()
     language: Names = ()

@@ -95,8 +95,8 @@ class Searching:
             if vector is not None:
                 times.add("embed", time.perf_counter() - started)
             rows = None if vector is None else vector[np.newaxis]
-            search = partial(engine.find, times=times, before_each=deadline.check, seconds_left=deadline.seconds_left)
-            found = search(indexes, [query], rows)[0]
+            search = partial(engine.find, before_each=deadline.check, seconds_left=deadline.seconds_left)
+            found = search(indexes, [query], rows, times=times)[0]
             if found.fell_through:
                 self._backend.recorder.count("raydex_rerank_fall_through", reason=found.fell_through)
             told = (found.message, warning(engine, indexes, query), skipped_text(skipped))
