@@ -31,6 +31,9 @@ from raydex.render import EXECUTABLES  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results" / "dashboard"
 QUESTIONS = ("How do I copy a file?", "parse a date string", "json.dumps", "open", "thread pool", "zzzz nothing at all")
+PAGES = {"metrics": "Core Dashboard", "overview": "Cluster Utilization", "serve": "QPS per application"}
+"""Pages of Ray's dashboard, and the frame in each that is waited for."""
+
 LOAD_S, PATIENCE_MS = 60.0, 60_000
 SIZE: Any = {"width": 1400, "height": 1000}
 
@@ -87,14 +90,10 @@ def loaded(url: str) -> Iterator[None]:
 
 
 def photograph(tab: Page, told: dict[str, str]) -> None:
-    """Write the pictures; each is taken when a line is drawn."""
-    for name, frame in (
-        ("metrics", "Core Dashboard"),
-        ("overview", "Cluster Utilization"),
-        ("serve", "QPS per application"),
-    ):
+    """Write the pictures; each is taken when its panel is there."""
+    for name, frame in PAGES.items():
         tab.goto(f"{told['dashboard']}/#/{name}")
-        tab.frame_locator(f"iframe[title='{frame}']").locator("path.line").first.wait_for(timeout=PATIENCE_MS)
+        tab.frame_locator(f"iframe[title='{frame}']").locator("figure, .quiet").first.wait_for(timeout=PATIENCE_MS)
         tab.screenshot(path=RESULTS / f"ray_{name}.png")
     for name, url in (("ops", f"{told['charts']}?from=now-5m"), ("ops_of_a_replica", f"{told['service']}/ops")):
         tab.goto(url)

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -238,6 +238,42 @@ def ratios(result: dict[str, Any], mode: str) -> dict[str, float]:
     return {clients: round(ours[clients]["rps"] / max(bare[clients]["rps"], 0.1), 2) for clients in bare}
 
 
+def readme_row(result: Mapping[str, Any]) -> str:
+    """Return the row of README.md."""
+    ours, recipe = result["ours"]["hybrid"], result["recipe"]["load"]
+    rates = " / ".join(f"{ours[clients]['rps']:.0f}" for clients in ("1", "8", "32"))
+    ratio = " / ".join(f"{result['ratio'][clients]:.1f}" for clients in ("1", "8", "32"))
+    over_recipe = ours["32"]["rps"] / max(recipe["32"]["rps"], 0.1)
+    return (
+        f"| served, [`bench/serve.py`](bench/serve.py) | {rates} requests/s from 1 / 8 / 32 clients (hybrid): "
+        f"{ratio} × LangChain's search in one FastAPI process, {over_recipe:.0f} × the recipe on Ray Serve at 32; "
+        f"{ours['256']['rps']:.0f}/s from 256; p50 {ours['1']['p50_ms']:.1f} ms alone, p99 {ours['32']['p99_ms']:.0f} "
+        f"ms at 32; alone {ours['1']['rps'] / result['floor_qps']['hybrid']:.0%} of our search in process |"
+    )
+
+
+def doc_rows(result: Mapping[str, Any]) -> list[str]:
+    """Return the rows of the tables in docs/serving.md."""
+    rows = []
+    for name, key, mode in (
+        ("the recipe on Ray Serve", "recipe", "load"),
+        ("the same, max_ongoing_requests=64", "recipe_64", "load"),
+        ("its search in one FastAPI process", "bare", "load"),
+        ("Raydex, hybrid", "ours", "hybrid"),
+        ("Raydex, dense", "ours", "dense"),
+    ):
+        figures = result[key][mode]
+        cells = [
+            f"{one['rps']:.0f} / {one['p50_ms']:.1f} / {one['p99_ms']:.0f}"
+            for one in map(figures.get, map(str, CLIENTS))
+        ]
+        memory = " + ".join(f"{size:.0f}" for size in result[key]["replica_pss_mib"])
+        rows.append(f"| {name} | {' | '.join(cells)} | {result[key]['cold_start_s']:.0f} s | {memory} |")
+    stages = " · ".join(f"{stage} {taken:.2f}" for stage, taken in result["ours"]["stages_ms"].items())
+    floor = result["floor_qps"]
+    return [*rows, f"{stages} ms", f"{floor['hybrid']:.0f} queries/s hybrid, {floor['dense']:.0f} dense"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="Folder of an index that is built already.")
@@ -260,6 +296,7 @@ def main() -> int:
     result |= {"processors": len(os.sched_getaffinity(0)), "machine": platform.machine()}
     if not options.only:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print("for README.md and docs/serving.md:", readme_row(result), *doc_rows(result), sep="\n")
     print(json.dumps(result))
     return 0
 

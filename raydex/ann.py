@@ -180,8 +180,12 @@ class SearchIndex:
     def near(self, vector: Vectors, count: int) -> tuple[Vectors, Rows]:
         """Return what the coarse form holds for the best rows: its own scores, best first, and the rows."""
         faiss.omp_set_num_threads(1)
-        scores, rows = self._coarse.search(np.ascontiguousarray(vector[np.newaxis]), count)
-        return scores[0], rows[0]
+        library: Any = faiss  # search() of FAISS's Python checks and copies for 10 µs, a sixth of what 4,000 rows take
+        vector = np.ascontiguousarray(vector, np.float32)
+        scores, rows = np.empty(count, np.float32), np.empty(count, np.int64)
+        out = library.swig_ptr(scores), library.swig_ptr(rows)
+        self._coarse.search_c(1, library.swig_ptr(vector), count, *out)
+        return scores, rows
 
     def candidates(self, vectors: Vectors, count: int) -> Rows:
         """Return the rows that the coarse form holds for the best, (q, count), best first."""

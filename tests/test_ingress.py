@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raydex.config import ServeConfig
+from raydex.config import LimitsConfig, ServeConfig
 from raydex.errors import ConfigError
 from raydex.serve import ingress
 
@@ -54,7 +54,7 @@ def test_rays_own_proxy_can_be_wanted():
 
 
 def test_two_services_share_neither_files_nor_ports(tmp_path):
-    first, second = (ingress.switches(tmp_path / name, processors=2) for name in "ab")
+    first, second = (ingress.switches(tmp_path / name, LimitsConfig()) for name in "ab")
     common = {name for name in first if first[name] == second[name]}
     assert not [name for name in common if name.endswith(("_PORT", "_PATH", "_LOC", "_FILE", "_BASE"))]
 

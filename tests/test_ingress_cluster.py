@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -75,6 +76,8 @@ def test_two_services_on_one_machine_answer_each_for_itself_and_end_alone(tmp_pa
                 assert [result["content"] for result in found["results"]] == [f"the {name} one"]  # type: ignore[attr-defined]
             request = urllib.request.Request(f"{right}/search?query=one", headers={"X-Request-Id": "ticket-7"})
             assert answer(request)[1] == "ticket-7"
+            longest = quote("\u6587" * 4000)  # 36 kB of URL
+            assert answer(f"{right}/search?query={longest}&k=1")[0]["status"] == "ok"
             assert raw(right, b"NONSENSE\r\n\r\n") == "HTTP/1.1 400 Bad request"
         assert answer(f"{left}/search?query=two&k=1")[0]["status"] == "ok"
 

@@ -124,6 +124,23 @@ def test_a_heading_weighs_more_than_the_text(tmp_path):
     assert rows(found, "pickle") == [1, 0]
 
 
+def test_a_long_passage_that_says_a_word_more_often_comes_before_a_short_one(tmp_path):
+    about = (
+        "A threshold is set. " + "Other matters are told at some length here. " * 40 + "The threshold, the threshold."
+    )
+    texts = ["The threshold.", about, *["Something else."] * 8]
+    passages = [Passage(text=text, title="", headings=(), url="https://docs.example/") for text in texts]
+    index = open_lexical(write_lexical(passages, tmp_path), tmp_path)
+    assert index.search(parse_query("threshold"), 10)[1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("text", [writing.PAD, f'"{writing.PAD}"', f"{writing.PAD} path", "…", "…path", "⒈."])
+def test_what_passages_are_padded_with_is_in_no_text_and_no_query(index, text):
+    assert writing.PAD not in {term.text for term in terms(text)}
+    assert writing.PAD not in {term.term for term in index.expand(parse_query(text))}
+    assert len(index.search(parse_query(text), 10)[1]) < len(PASSAGES)
+
+
 def test_scores_fall_and_equal_ones_are_ordered_by_row(tmp_path):
     found = open_lexical(write_lexical([PASSAGES[JOIN]] * 5 + [PASSAGES[THREAD]], tmp_path), tmp_path)
     scores, order = found.search(parse_query("path components join"), 10)

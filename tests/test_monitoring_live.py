@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 import build_index
 from raydex.client import RaydexClient
 from raydex.config import ServeConfig
+from raydex.embed import HashEmbedder
 from raydex.errors import PrometheusError, ServiceError
 from raydex.keys import create_key
 from raydex.metrics import METRICS
@@ -28,6 +29,7 @@ from raydex.monitoring.promql import PromQL, Series
 from raydex.monitoring.rules import ALERTS, RECORDED
 from tests.docsite import DocSite, page
 from tests.processes import free_port, scrape
+from tests.snapshots import make_snapshot
 from tests.waiting import eventually
 
 pytestmark = [
@@ -47,14 +49,10 @@ NEEDS_TROUBLE = {"raydex_limiter_failures"}
 def data_dir(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index that a build has made on the cluster, so that the build's own figures are exported too."""
     data_dir = tmp_path_factory.mktemp("data")
-    build(data_dir, "The first page opens a file.")
-    return data_dir
-
-
-def build(data_dir: Path, text: str) -> None:
-    with DocSite({"index.html": page("Home", text)}) as site:
-        given = ["--index", "docs", "--data-dir", str(data_dir), "--model", "hash", "--publish-anyway", "a new site"]
+    with DocSite({"index.html": page("Home", "The first page opens a file.")}) as site:
+        given = ["--index", "docs", "--data-dir", str(data_dir), "--model", "hash"]
         assert build_index.main([site.url, *given]) == 0
+    return data_dir
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +70,7 @@ def prometheus(session_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempP
     token, _ = create_key(data_dir / "keys.json", "test")
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build_application(ServeConfig(data_dir=data_dir)), name="raydex", route_prefix="/")
+    serve.run(build_application(ServeConfig(data_dir=data_dir, replicas=1)), name="raydex", route_prefix="/")
     discovery = session_dir / "prom_metrics_service_discovery.json"
     eventually(discovery.exists, within_s=60)
     with (
@@ -92,7 +90,7 @@ def prometheus(session_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempP
             return any(value > 0 for row in over(prometheus_url, BUSY) for _, value in row.points)
 
         eventually(loaded, within_s=120)
-        build(data_dir, "Another page, which the service swaps to.")
+        make_snapshot(data_dir / "docs", {"https://docs.example.org/a.html#b": "what it swaps to"}, HashEmbedder())
         yield prometheus_url
     serve.shutdown()
 

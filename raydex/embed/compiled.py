@@ -21,6 +21,9 @@ from raydex.embed.network import load_network
 from raydex.embed.tokenizers import SubwordTokenizer
 from raydex.records import EmbedderInfo, Vectors
 
+TILE_ROWS = 16
+"""A query of 16 tokens takes a quarter less time than one of 12. In batches filling up costs more than it saves."""
+
 SAME_COSINE = 1 - 1e-5
 """fp32 in two libraries: 1 - 2e-7 measured."""
 
@@ -55,9 +58,15 @@ class CompiledEmbedder:
         vectors = np.empty((len(rows), self.info.dim), dtype=np.float32)
         with self._lock:
             for batch in token_batches([*map(len, rows)], self.batch_tokens):
-                self._single.infer(padded([rows[i] for i in batch], self._pad_id))
+                self._single.infer(padded([rows[i] for i in batch], self._pad_id, least=self._least(batch, rows)))
                 vectors[batch] = self._single.get_output_tensor(0).data
         return vectors
+
+    def _least(self, batch: Sequence[int], rows: Sequence[TokenRow]) -> int:
+        """Return to how many tokens a batch is filled up: a query alone, to a whole number of the processor's tiles."""
+        if len(batch) > 1:
+            return 0
+        return min(-(-len(rows[batch[0]]) // TILE_ROWS) * TILE_ROWS, self.info.max_tokens)
 
     @functools.cached_property
     def _streams(self) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from weakref import proxy
 
 import numpy as np
@@ -132,7 +132,8 @@ class LexicalIndex:
             return None
         needed = [(Occur.Must, self._phrase(phrase)) for phrase in query.phrases]
         left = Query.boolean_query([*(needed or [(Occur.Must, Query.all_query())]), *self._limits(query, None)])
-        count = self._searcher.search(left, 1, count=True).count or 0
+        found: Any = self._searcher.search(left, 1, count=True)  # its annotations do not know the count
+        count = found.count or 0
         is_most = 2 * count > len(self)
         if is_most:
             left = Query.boolean_query([(Occur.Must, Query.all_query()), (Occur.MustNot, left)])

@@ -134,9 +134,9 @@ RECORDED = (
     Recorded("raydex:requests:increase5m", f"sum(increase({REQUESTS}{{{NO_PROBES}}}[5m]))"),
     *(_share_of_errors(window) for window in WINDOWS),
     *(_share_of_slow(window) for window in WINDOWS),
-    Recorded(
+    Recorded(  # > 0: without a search it is no number, and nor would be any mean over a day with an hour of them
         "raydex:search_seconds:p95_30m",
-        f'histogram_quantile(0.95, sum by (le) (rate({SECONDS}_bucket{{route="/search"}}[30m])))',
+        f'histogram_quantile(0.95, sum by (le) (rate({SECONDS}_bucket{{route="/search"}}[30m]))) > 0',
     ),
     Recorded("raydex:queries:increase1h", f"sum(increase({exported('raydex_results')}_count[1h]))"),
     Recorded(

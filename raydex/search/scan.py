@@ -7,7 +7,7 @@ some more, and for more as long as a row that it has not given could be among th
 so that none is missed (fp16, int8), or else by the number of candidates that was found to be enough (RaBitQ).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf, isinf
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from raydex.ann import Mask, Rows, SearchIndex
 from raydex.records import Vectors
 
-WITH_THOSE_WITHIN_SLACK, MORE_THAN_ITS_SHARE, AT_LEAST = 1.5, 2, 16
+WITH_THOSE_WITHIN_SLACK, MORE_THAN_ITS_SHARE, AT_LEAST = 1.5, 2, 32
 """What a coarse shard is asked at first: to ask one again takes longer than the first time. The 200 best of python3-doc
 are 250 to 300 with those that bytes cannot tell from them, and of 4 shards each has 50 ± 27 of the 200: so one shard in
 50 is asked again."""
@@ -24,7 +24,7 @@ GROWTH = 4
 
 
 class _Part:
-    """What is known of one shard: the scores of some rows, and what no other row exceeds (unseen)."""
+    """What is known of one shard. unseen: what no row that was not given exceeds by its coarse score."""
 
     def __init__(self, index: SearchIndex, vector: Vectors, allowed: Mask | None) -> None:
         self.index, self._vector = index, vector
@@ -39,8 +39,13 @@ class _Part:
         """count: 0 for more than before."""
         self._asked = min(self.index.rows, count or GROWTH * self._asked)
         self.coarse, self.rows = self.index.near(self._vector, self._asked)
-        self.scores = self.index.scores(self._vector, self.rows)
         self.unseen = -inf if self._asked == self.index.rows else float(self.coarse[-1])
+
+    def score(self, least: float) -> None:
+        """Keep and score the rows whose coarse score is at least so high."""
+        kept = self.coarse >= least
+        self.rows = self.rows[kept] if self.rows is not None else None
+        self.scores = self.index.scores(self._vector, self.rows)
 
 
 def best_rows(
@@ -71,23 +76,34 @@ def best_rows(
 
 
 def _ask_enough(parts: Sequence[_Part], coarse: Sequence[_Part], wanted: int) -> None:
-    """Ask the coarse parts until none of them can hold anything else that is wanted."""
+    """Ask the coarse parts until none of them can hold anything else that is wanted, and score what is among it.
+
+    The coarse score of a wanted row is below the last of the wanted best coarse ones by twice the slack at most: its
+    own, and that of the row which stands there.
+    """
     total = sum(part.index.rows for part in parts)
     for part in coarse:
         part.ask(_first_count(part.index, wanted, total))
+    bounded = [part for part in coarse if not isinf(part.index.slack)]
     others = [part for part in coarse if isinf(part.index.slack)]
-    while True:
-        bounded = [part for part in coarse if not (isinf(part.index.slack) or isinf(part.unseen))]
-        least = _least(np.concatenate([part.scores for part in parts]), wanted) if bounded else inf
-        again = [part for part in bounded if part.unseen + part.index.slack >= least]
-        if others:
-            candidates = wanted * max(part.index.refine for part in others)
-            last = _least(np.concatenate([part.coarse for part in others]), candidates)
-            again += [part for part in others if part.unseen > last]
-        if not again:
-            return
+    exact = [part.scores for part in parts if not part.is_coarse]
+    slack = max((part.index.slack for part in bounded), default=0.0)
+    _settle(bounded, lambda: _least(np.concatenate([*exact, *(part.coarse for part in bounded)]), wanted) - 2 * slack)
+    candidates = wanted * max((part.index.refine for part in others), default=1)
+    _settle(others, lambda: _least(np.concatenate([part.coarse for part in others]), candidates))
+
+
+def _settle(parts: Sequence[_Part], least: Callable[[], float]) -> None:
+    """least: the coarse score from which on rows are to be scored, by what is known so far."""
+    while parts:
+        limit = least()
+        again = [part for part in parts if part.unseen >= limit and not isinf(part.unseen)]
         for part in again:
             part.ask()
+        if not again:
+            for part in parts:
+                part.score(limit)
+            return
 
 
 def _first_count(index: SearchIndex, wanted: int, total: int) -> int:

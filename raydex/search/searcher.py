@@ -191,7 +191,14 @@ class Searcher:
             best_lexical=index.ideal(parsed),
             bonus=bonus,
         )
-        scored = fuse(candidates, parsed.kind, is_api=self._is_api[rows], page_size=self.facts.page_size[rows])
+        facts = self.facts
+        scored = fuse(
+            candidates,
+            parsed.kind,
+            is_api=self._is_api[rows],
+            page=facts.page[rows],
+            page_size=facts.page_size[rows],
+        )
         order = self.dense.order(scored.total, rows)
         parts = {name: values[order] for name, values in scored.parts.items()}
         whole = Scored(scored.total[order], parts)

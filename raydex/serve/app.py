@@ -24,6 +24,7 @@ from raydex.records import Hit
 from raydex.serve.access import Access, allowed_indexes, charge
 from raydex.serve.accesslog import AccessLog
 from raydex.serve.admin import admin_routes
+from raydex.serve.contract import describe_limits
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
 from raydex.serve.limits import Limits
@@ -121,6 +122,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     add_failure_handlers(app, config)
     add_docs_page(app)
     describe_keys(app)
+    describe_limits(app, config)
     searching = Searching(backend, config)
     app.include_router(_search_routes(backend, config, searching), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])

@@ -230,7 +230,10 @@ class Engine:
     def length_warning(self, model_id: str, text: str) -> str:
         """Return what to tell the caller when the model cannot read the whole text; empty when it can."""
         embedder = self._embedders[model_id]
-        tokens, limit = embedder.tokenizer.count(text), embedder.info.max_tokens
+        limit = embedder.info.max_tokens
+        if text.isascii() and len(text) + embedder.tokenizer.special_tokens <= limit:
+            return ""  # no token is shorter than a character
+        tokens = embedder.tokenizer.count(text)
         return f"the query has {tokens} tokens; the model read the first {limit}" if tokens > limit else ""
 
     def section(self, section_id: str, *, allowed: frozenset[str] | None = None) -> tuple[str, Section]:

@@ -6,6 +6,7 @@ answer is sent as it was encoded. What is not goes to FastAPI's own route, which
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, get_origin
 from urllib.parse import parse_qsl
 
@@ -93,9 +94,9 @@ class Searching:
         def work(vector: Vectors | None) -> Answer:
             if vector is not None:
                 times.add("embed", time.perf_counter() - started)
-            deadline.check()
             rows = None if vector is None else vector[np.newaxis]
-            found = engine.find(indexes, [query], rows, times=times, seconds_left=deadline.seconds_left)[0]
+            search = partial(engine.find, times=times, before_each=deadline.check, seconds_left=deadline.seconds_left)
+            found = search(indexes, [query], rows)[0]
             if found.fell_through:
                 self._backend.recorder.count("raydex_rerank_fall_through", reason=found.fell_through)
             told = (found.message, warning(engine, indexes, query), skipped_text(skipped))
