@@ -20,6 +20,7 @@ from raydex.keys import create_key
 from raydex.serve.access import check_start
 from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
+from raydex.serve.headers import add_security_headers
 from raydex.serve.queries import DirectBackend
 from raydex.serve.recorder import MemoryRecorder
 from tests.snapshots import make_snapshot
@@ -236,10 +237,20 @@ def test_every_response_tells_browsers_to_keep_and_load_nothing(data_dir, keys_f
             client.get("/no/such", headers=key),
             client.get("/healthz"),
         ):
+            assert len(response.headers.raw) == len(dict(response.headers.raw)), "a header is said twice"
             assert response.headers["X-Content-Type-Options"] == "nosniff"
             assert response.headers["Cache-Control"] == "no-store"
             assert response.headers["Referrer-Policy"] == "no-referrer"
             assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+def test_a_response_that_says_a_header_itself_keeps_it():
+    own = [(b"content-security-policy", b"default-src 'self'"), (b"x-content-type-options", b"nosniff")]
+    message: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": own}
+    add_security_headers(message)
+    assert len(dict(message["headers"])) == len(message["headers"])
+    assert dict(message["headers"])[b"content-security-policy"] == b"default-src 'self'"
+    assert dict(message["headers"])[b"cache-control"] == b"no-store"
 
 
 def test_no_response_names_the_version_of_the_program(data_dir, keys_file):

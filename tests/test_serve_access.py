@@ -51,27 +51,19 @@ def redis_url() -> Iterator[str]:
         yield server.url
 
 
+@pytest.mark.parametrize("ingress", ["proxy", "haproxy"])
 def test_keys_guard_the_running_service_across_replicas_and_end_without_a_restart_and_no_log_has_a_secret(
-    data_dir, redis_url
+    data_dir, redis_url, ingress
 ):
-    here = ("--data-dir", data_dir)
+    here = ("--data-dir", data_dir, "--keys-file", data_dir / f"{ingress}.json")
     limited = run("--create-key", "limited", "--key-indexes", "docs", "--rate", "4/hour", *here)
     ended = run("--create-key", "ended", *here)
     port, secrets = free_port(), [limited["key"], ended["key"], PASSWORD]
     url = f"http://127.0.0.1:{port}"
+    arguments = ("--port", str(port), "--replicas", "2", "--ingress", ingress)
     with (
         subprocess.Popen(
-            [
-                sys.executable,
-                ROOT / "serve_index.py",
-                *here,
-                "--port",
-                str(port),
-                "--replicas",
-                "2",
-                "--ingress",
-                "proxy",
-            ],
+            [sys.executable, ROOT / "serve_index.py", *here, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -147,11 +147,15 @@ class RemoteCouncil:
 
 
 def _log_with_serve() -> None:
-    """Write our log lines into the replica's log file beside Serve's own; else those below WARNING would be lost."""
+    """Write our log lines into the replica's log file beside Serve's own; else those below WARNING would be lost.
+
+    Past Serve's buffer of up to 1,000 lines, which a replica that ends takes with it.
+    """
     ours = logging.getLogger("raydex")
     for handler in logging.getLogger("ray.serve").handlers:
-        if type(handler) is not logging.StreamHandler:  # the one that repeats everything in the worker's stderr
-            ours.addHandler(handler)
+        file = getattr(handler, "target", handler)
+        if isinstance(file, logging.FileHandler):  # not the one that repeats everything in the worker's stderr
+            ours.addHandler(file)
     ours.propagate = False
     accesslog.logger.setLevel(logging.INFO)
 

@@ -18,23 +18,21 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.types import Message
 
-POLICY = b"content-security-policy"
-SECURITY_HEADERS = (
+HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
 )
-NOTHING = (POLICY, b"default-src 'none'; frame-ancestors 'none'")
-NOT_KEPT = (b"cache-control", b"no-store")
-"""Answers change with the snapshot, and depend on who asks: no cache on the way may keep them."""
+"""no-store: answers change with the snapshot, and depend on who asks; no cache on the way may keep them."""
 
 
 def add_security_headers(message: Message) -> None:
     """Add to a response what it does not say itself."""
     given = list(message.get("headers", ()))
     names = {name for name, _ in given}
-    given.extend(SECURITY_HEADERS)
-    given.extend(one for one in (NOTHING, NOT_KEPT) if one[0] not in names)
+    given.extend(one for one in HEADERS if one[0] not in names)
     message["headers"] = given
 
 
