@@ -141,8 +141,9 @@ def _run(client: RaydexClient, options: argparse.Namespace, console: Console) ->
 
 def _wanted(options: argparse.Namespace) -> dict[str, Any]:
     """Return what is asked of the service beside the query; what the user left out is the service's to decide."""
-    chosen = {"mode": options.mode, "group_by": options.group_by}
-    return {"k": options.k, "index": options.index, **{name: value for name, value in chosen.items() if value}}
+    chosen = {"mode": options.mode, "group_by": options.group_by, "rerank": options.rerank}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return {"k": options.k, "index": options.index, **given}
 
 
 def _smoke_test(client: RaydexClient, options: argparse.Namespace, console: Console) -> int:
@@ -361,6 +362,11 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=("hybrid", "dense", "lexical"), help="what ranks [default: the service's]")
     parser.add_argument(
         "--group-by", choices=("none", "section", "page"), help="what one hit stands for [default: the service's]"
+    )
+    parser.add_argument(
+        "--rerank",
+        action=argparse.BooleanOptionalAction,
+        help="whether a cross-encoder orders the best results [default: the service's]",
     )
     parser.add_argument("--json", action="store_true", help="print the response as it came, or the figures of --load")
     parser.add_argument("--load", type=_at_least_one, metavar="N", help="measure N requests instead")

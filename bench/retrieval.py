@@ -72,11 +72,11 @@ def measure(judged: Judged, work: Path, data_dir: Path, model: str, runs: Path |
             f'[[source]]\nname = "{judged.name}"\nseeds = ["{url}index.html"]\npublic_url = "{judged.base}"\n'
         )
         index = ("--index", judged.name, "--data-dir", str(data_dir))
-        built = _last_line("build_index.py", "--sources", str(sources), "--model", model, *index)
+        built = last_line("build_index.py", "--sources", str(sources), "--model", model, *index)
     asking = ["--evaluate", str(judged.queries), "--base", judged.base]
     asking += ["--run", str(runs / f"{judged.name}.run")] if runs else []
     with service(judged.name, data_dir) as address:
-        found = _last_line("test_client.py", *asking, "--url", address)
+        found = last_line("test_client.py", *asking, "--url", address)
     kept = ("pages", "sections", "chunks", "bytes")
     return {
         **{key: built[key] for key in kept},
@@ -86,7 +86,7 @@ def measure(judged: Judged, work: Path, data_dir: Path, model: str, runs: Path |
     }
 
 
-def _last_line(*arguments: str) -> dict[str, Any]:
+def last_line(*arguments: str) -> dict[str, Any]:
     """Run a script of the repository, show its stdout, return the JSON object at its end."""
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     *shown, last = done.stdout.splitlines()

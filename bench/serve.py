@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,13 @@ def running(command: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
         stop(process)
 
 
-def first_answer(url: str, process: "subprocess.Popen[str]") -> None:
+def first_answer(url: str, process: "subprocess.Popen[str]", key: str) -> None:
     """Return when a query has been answered."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
     give_up = time.monotonic() + PATIENCE_S
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=PATIENCE_S):
+            with urllib.request.urlopen(request, timeout=PATIENCE_S):
                 return
         except (OSError, http.client.HTTPException) as error:
             if process.poll() is not None or time.monotonic() > give_up:
@@ -103,7 +104,7 @@ class Load:
 
     def __init__(self, queries: Queries, folder: Path, seconds: int, clients: Sequence[int]) -> None:
         self.queries, self._folder, self._seconds, self._asked = queries, folder, seconds, 0
-        self.clients = clients
+        self.clients, self.key = clients, ""
 
     def __call__(self, url: str, clients: int, *, more: str = "") -> dict[str, Any]:
         """Return requests/s that were answered with 200, p50 and p99 in ms, what else came."""
@@ -122,7 +123,7 @@ class Load:
 
     def _wrk(self, url: str, clients: int, seconds: int, paths: Path) -> dict[str, Any]:
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "20s", "-s", "bench/queries.lua", url]
-        command += ["--", str(paths), str(self._asked)]
+        command += ["--", str(paths), str(self._asked), f"Bearer {self.key}"]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         self._asked = found.pop("asked")
@@ -144,7 +145,7 @@ def measure(name: str, command: Sequence[str], port: int, load: Load, modes: Seq
     load.again()
     url, started = f"http://127.0.0.1:{port}", time.perf_counter()
     with running(command) as process:
-        first_answer(f"{url}/search?query={quote(load.queries[-1])}", process)
+        first_answer(f"{url}/search?query={quote(load.queries[-1])}", process, load.key)
         result: dict[str, Any] = {"cold_start_s": round(time.perf_counter() - started, 1)}
         for mode in modes:
             result[mode or "load"] = by_clients = {}
@@ -164,7 +165,7 @@ def stages(url: str, load: Load) -> dict[str, float]:
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
     for query in load.next_queries(ALONE):
         started = time.perf_counter()
-        connection.request("GET", f"/search?query={quote(query)}")
+        connection.request("GET", f"/search?query={quote(query)}", headers={"Authorization": f"Bearer {load.key}"})
         body = connection.getresponse().read()
         total += time.perf_counter() - started
         for stage, taken in json.loads(body)["timings_s"].items():
@@ -204,11 +205,21 @@ def build(work: Path) -> Path:
     return work / "data"
 
 
+def new_key(keys: Path) -> str:
+    """Return a key that may search, so often that its rate is counted and never reached."""
+    command = ["serve_index.py", "--create-key", "bench", "--scopes", "search", "--rate", "100000/second"]
+    command += ["--keys-file", str(keys)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return str(json.loads(done.stdout.splitlines()[-1])["key"])
+
+
 def compare(data_dir: Path, index: str, load: Load, work: Path, which: Sequence[str]) -> dict[str, Any]:
     store, recipe = str(work / "store"), "bench/recipe_serve.py"
     python, port = sys.executable, str(free_port())
     subprocess.run([python, recipe, "save", str(data_dir / index), store], cwd=ROOT, check=True)
     ours = ["serve_index.py", "--data-dir", str(data_dir), "--index", index, "--port", port]
+    ours += ["--keys-file", str(work / "keys.json")]
+    load.key = new_key(work / "keys.json")
     programs: dict[str, tuple[list[str], tuple[str, ...]]] = {
         "recipe": ([recipe, "ray", store, port], ("",)),
         "recipe_64": ([recipe, "ray", store, port, "64"], ("",)),
@@ -225,6 +236,42 @@ def compare(data_dir: Path, index: str, load: Load, work: Path, which: Sequence[
 def ratios(result: dict[str, Any], mode: str) -> dict[str, float]:
     bare, ours = result["bare"]["load"], result["ours"][mode]
     return {clients: round(ours[clients]["rps"] / max(bare[clients]["rps"], 0.1), 2) for clients in bare}
+
+
+def readme_row(result: Mapping[str, Any]) -> str:
+    """Return the row of README.md."""
+    ours, recipe = result["ours"]["hybrid"], result["recipe"]["load"]
+    rates = " / ".join(f"{ours[clients]['rps']:.0f}" for clients in ("1", "8", "32"))
+    ratio = " / ".join(f"{result['ratio'][clients]:.1f}" for clients in ("1", "8", "32"))
+    over_recipe = ours["32"]["rps"] / max(recipe["32"]["rps"], 0.1)
+    return (
+        f"| served, [`bench/serve.py`](bench/serve.py) | {rates} requests/s from 1 / 8 / 32 clients (hybrid): "
+        f"{ratio} × LangChain's search in one FastAPI process, {over_recipe:.0f} × the recipe on Ray Serve at 32; "
+        f"{ours['256']['rps']:.0f}/s from 256; p50 {ours['1']['p50_ms']:.1f} ms alone, p99 {ours['32']['p99_ms']:.0f} "
+        f"ms at 32; alone {ours['1']['rps'] / result['floor_qps']['hybrid']:.0%} of our search in process |"
+    )
+
+
+def doc_rows(result: Mapping[str, Any]) -> list[str]:
+    """Return the rows of the tables in docs/serving.md."""
+    rows = []
+    for name, key, mode in (
+        ("the recipe on Ray Serve", "recipe", "load"),
+        ("the same, max_ongoing_requests=64", "recipe_64", "load"),
+        ("its search in one FastAPI process", "bare", "load"),
+        ("Raydex, hybrid", "ours", "hybrid"),
+        ("Raydex, dense", "ours", "dense"),
+    ):
+        figures = result[key][mode]
+        cells = [
+            f"{one['rps']:.0f} / {one['p50_ms']:.1f} / {one['p99_ms']:.0f}"
+            for one in map(figures.get, map(str, CLIENTS))
+        ]
+        memory = " + ".join(f"{size:.0f}" for size in result[key]["replica_pss_mib"])
+        rows.append(f"| {name} | {' | '.join(cells)} | {result[key]['cold_start_s']:.0f} s | {memory} |")
+    stages = " · ".join(f"{stage} {taken:.2f}" for stage, taken in result["ours"]["stages_ms"].items())
+    floor = result["floor_qps"]
+    return [*rows, f"{stages} ms", f"{floor['hybrid']:.0f} queries/s hybrid, {floor['dense']:.0f} dense"]
 
 
 def main() -> int:
@@ -249,6 +296,7 @@ def main() -> int:
     result |= {"processors": len(os.sched_getaffinity(0)), "machine": platform.machine()}
     if not options.only:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print("for README.md and docs/serving.md:", readme_row(result), *doc_rows(result), sep="\n")
     print(json.dumps(result))
     return 0
 

@@ -44,8 +44,9 @@ class _Record(BaseModel):
 class Result(_Record):
     """One passage. score: higher is better; source: page URL#anchor; content: plain text of foreign pages.
 
-    scores: `dense`, the cosine, and `lexical`, BM25. highlights, excerpt: characters start:end of content. more: next
-    best sections of the page, with group_by="page". copies: URLs of passages that say the same.
+    scores: `dense`, the cosine, `lexical`, BM25, and `rerank`, by which it is ranked if it is there. highlights,
+    excerpt: characters start:end of content. more: next best sections of the page, with group_by="page". copies: URLs
+    of passages that say the same.
     """
 
     rank: int
@@ -90,9 +91,11 @@ class QueryAnswer(_Record):
 
 
 class Suggestion(_Record):
-    """A symbol, title or heading. is_corrected: spelled otherwise than what was typed."""
+    """kind: symbol, title or heading; url: where it leads. is_corrected: spelled otherwise than what was typed."""
 
     text: str
+    kind: str = ""
+    url: str = ""
     index: str
     is_corrected: bool
 
@@ -133,6 +136,7 @@ class IndexInfo(_Record):
     bytes: int
     model: str
     current_snapshot_id: str
+    refused_snapshot_id: str = ""
     stale: bool
 
 
@@ -155,6 +159,7 @@ class SearchOptions(TypedDict, total=False):
     path: Sequence[str]
     facets: bool
     explain: bool
+    rerank: bool
     timeout_ms: int
 
 
@@ -215,12 +220,12 @@ class _Service:
     """What both clients share: settings, what is tried again and when, how answers and failures are read."""
 
     def __init__(self, url: str, settings: ClientSettings) -> None:
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._timeout_s = settings.get("timeout_s", 30.0)
         self._attempts, self._deadline_s = settings.get("attempts", 4), settings.get("deadline_s", 60.0)
         # trust_env: a proxy named in the environment would be asked for 127.0.0.1 too
         self._connection: dict[str, Any] = {
-            "base_url": self._url,
+            "base_url": self.url,
             "timeout": self._timeout_s,
             "trust_env": False,
             "headers": _credentials(settings.get("api_key", "")),
@@ -259,14 +264,14 @@ class _Service:
         try:
             return call.read(response.content)
         except ValidationError as error:
-            raise ServiceError(self._url, response.status_code, "unexpected_answer", str(error)) from error
+            raise ServiceError(self.url, response.status_code, "unexpected_answer", str(error)) from error
 
     def _failure(self, outcome: Outcome) -> ServiceError:
         if not isinstance(outcome, httpx.Response):
-            return ServiceError(self._url, 0, type(outcome).__name__, str(outcome) or "no answer in time")
+            return ServiceError(self.url, 0, type(outcome).__name__, str(outcome) or "no answer in time")
         body = _error_body(outcome)
         return ServiceError(
-            self._url,
+            self.url,
             outcome.status_code,
             str(body.get("type", "unknown")),
             str(body.get("message", outcome.text[:200])),

@@ -71,8 +71,8 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_requests",
             "counter",
-            "HTTP requests by route and outcome (ok, client_error, not_ready, too_late, error). Rising error: look at "
-            "the log; rising too_late: searches pass their timeout_ms.",
+            "HTTP requests by route and outcome (ok, client_error, overloaded, not_ready, too_late, error). Rising "
+            "error: look at the log; rising overloaded: add replicas; rising too_late: searches pass their timeout_ms.",
             "route",
             "outcome",
         ),
@@ -124,6 +124,13 @@ METRICS: dict[str, Metric] = {
             "raydex_zero_result_queries",
             "counter",
             "Queries answered without one hit. A rise: callers page beyond the end, or an index is empty.",
+        ),
+        _serve(
+            "raydex_rerank_fall_through",
+            "counter",
+            "Queries answered without reranking, or with less of it, by reason (budget, failure, no_model). Rising "
+            "budget: too many requests for the model, or too small a budget.",
+            "reason",
         ),
         _serve(
             "raydex_snapshot_age_seconds",

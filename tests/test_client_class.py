@@ -78,7 +78,7 @@ def test_search_returns_typed_results(client):
     answer = client.search("read a file line by line", k=2)
     assert answer.results[0].source == f"{PAGE}?v=2#read"
     assert [result.rank for result in answer.results] == [1, 2]
-    assert {"embed", "lexical", "scan", "fuse", "total"} <= set(answer.timings_s)
+    assert answer.timings_s["total"] > 0
     assert list(answer.snapshot) == ["docs"]
     assert client.search("read a file line by line", k=1, offset=1, index=["docs"]).results == answer.results[1:]
 
@@ -92,6 +92,12 @@ def test_search_many_keeps_the_order_of_the_queries(client):
 def test_a_section_is_found_by_the_id_of_a_hit(client):
     section_id = client.search("read a file line by line", k=1).results[0].section_id
     assert client.section(section_id).content == TEXTS[section_id]
+
+
+def test_a_suggestion_leads_to_a_section_that_is_there(client):
+    (found,) = client.suggest("exce", k=3)
+    assert (found.text, found.kind, found.index, found.is_corrected) == ("exceptions", "heading", "docs", False)
+    assert client.section(found.url).content == TEXTS[found.url]
 
 
 def test_indexes_and_readiness(client):

@@ -1,4 +1,4 @@
-"""What of the dependencies can be checked without a network: nothing runs here that constraints.txt does not pin.
+"""What of the dependencies can be checked without a network: nothing comes along that constraints.txt does not pin.
 
 Known vulnerabilities need an advisory database, which grows every day: `make audit` asks one (SECURITY.md).
 """
@@ -12,8 +12,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-TOOLS = {"pip", "setuptools", "wheel"}
-"""What `python -m venv` and pip bring themselves."""
+TOOLS = {"pip", "setuptools"}
+"""What `python -m venv` brings itself."""
 
 REQUIREMENTS = sorted(ROOT.glob("requirements*.txt"))
 
@@ -32,11 +32,28 @@ def pins():
     }
 
 
-def test_everything_installed_is_pinned_at_this_very_version():
-    known = pins()
-    installed = {canonicalize_name(one.metadata["Name"]): one.version for one in metadata.distributions()}
-    found = {name: Version(version).public for name, version in installed.items() if name not in TOOLS}
-    assert found == {name: known.get(name) for name in found}  # torch calls its CPU build 2.13.0+cpu
+def brought_along():
+    """Return name → installed version of all that our requirements need, and what these need in turn."""
+    found, front = {}, [Requirement(line) for path in REQUIREMENTS for line in lines(path)]
+    while front:
+        requirement = front.pop()
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if key not in found:
+            found[key] = metadata.version(requirement.name)
+            needed = map(Requirement, metadata.requires(requirement.name) or ())
+            front += [one for one in needed if is_wanted(one, requirement.extras)]
+    return {name: version for (name, _), version in found.items() if name not in TOOLS}
+
+
+def is_wanted(requirement, extras):
+    return requirement.marker is None or any(requirement.marker.evaluate({"extra": one}) for one in {"", *extras})
+
+
+def test_everything_that_comes_along_is_pinned_at_this_very_version():
+    known, found = pins(), brought_along()
+    assert len(found) > 150
+    public = {name: Version(version).public for name, version in found.items()}  # torch says 2.13.0+cpu
+    assert public == {name: known.get(name) for name in found}
 
 
 def test_every_pin_names_one_version_and_every_requirement_is_one_of_them():

@@ -29,6 +29,7 @@ SAMPLES = [
     errors.NothingToIndex("docs", "http_404: 1", "report.json"),
     errors.IndexNotFound("docs", ("a", "b")),
     errors.SectionNotFound("https://a/#b"),
+    errors.RollbackRefused("docs: no snapshot before it"),
     errors.RollbackRefused("x"),
     errors.QueryError("k", "at most 100"),
     errors.Overloaded(256),

@@ -20,7 +20,8 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "ann": WORDS,
     "tables": WORDS,
     "columns": WORDS,
-    "lexical": WORDS | {"query"},  # it searches what a query was read as
+    "filters": WORDS,
+    "lexical": WORDS | {"query", "filters"},  # it searches what a query was read as
     "shard": WORDS | {"ann", "tables", "columns"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
@@ -30,7 +31,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "cluster": WORDS,
     "storage": WORDS | {"snapshot", "journal"},
     "lineage": WORDS | {"shard", "snapshot", "journal", "storage"},  # both programs roll back
-    "search": WORDS | {"ann", "embed", "shard", "lexical", "query", "snapshot"},
+    "search": WORDS | {"filters", "ann", "embed", "shard", "lexical", "query", "snapshot"},
     "interop": WORDS | {"client", "snapshot", "embed"},
     "observe": WORDS | {"client", "evaluate"},
     "build": WORDS

@@ -124,6 +124,23 @@ def test_a_heading_weighs_more_than_the_text(tmp_path):
     assert rows(found, "pickle") == [1, 0]
 
 
+def test_a_long_passage_that_says_a_word_more_often_comes_before_a_short_one(tmp_path):
+    about = (
+        "A threshold is set. " + "Other matters are told at some length here. " * 40 + "The threshold, the threshold."
+    )
+    texts = ["The threshold.", about, *["Something else."] * 8]
+    passages = [Passage(text=text, title="", headings=(), url="https://docs.example/") for text in texts]
+    index = open_lexical(write_lexical(passages, tmp_path), tmp_path)
+    assert index.search(parse_query("threshold"), 10)[1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("text", [writing.PAD, f'"{writing.PAD}"', f"{writing.PAD} path", "…", "…path", "⒈."])
+def test_what_passages_are_padded_with_is_in_no_text_and_no_query(index, text):
+    assert writing.PAD not in {term.text for term in terms(text)}
+    assert writing.PAD not in {term.term for term in index.expand(parse_query(text))}
+    assert len(index.search(parse_query(text), 10)[1]) < len(PASSAGES)
+
+
 def test_scores_fall_and_equal_ones_are_ordered_by_row(tmp_path):
     found = open_lexical(write_lexical([PASSAGES[JOIN]] * 5 + [PASSAGES[THREAD]], tmp_path), tmp_path)
     scores, order = found.search(parse_query("path components join"), 10)
@@ -228,9 +245,16 @@ def test_a_filter_does_not_change_the_scores_of_what_it_leaves(index):
 
 def test_matching_gives_every_row_that_is_left_or_none_when_all_are(index):
     assert index.matching(parse_query("path")) is None
-    assert index.matching(parse_query("path"), Filters(sources=("python",))).tolist() == [JOIN, THREAD]
-    assert index.matching(parse_query("colour -components")).tolist() == [CLUSTER, BRITISH]
-    assert index.matching(parse_query('"path components"')).tolist() == [JOIN]
+    for text, left in (
+        ("colour -components", [CLUSTER, BRITISH]),
+        ('"path components"', [JOIN]),
+        ('"path"', [JOIN, THREAD]),
+        ("colour -thread", [JOIN, CLUSTER, BRITISH]),
+        ('path "components" -thread', [JOIN]),
+        ('"no such words"', []),
+        ("colour -nosuchword", [JOIN, THREAD, CLUSTER, BRITISH]),
+    ):
+        assert np.flatnonzero(index.matching(parse_query(text))).tolist() == left, text
 
 
 def defined(index, name):
@@ -267,6 +291,8 @@ def test_suggestions_begin_with_what_is_typed_and_forgive_a_letter(index):
     assert next(found.text for found in index.suggest("os.p", 5)) == "os.path.join"
     assert [found.text for found in index.suggest("path jo", 5)] == ["os.path.join"]
     assert [(found.text, found.is_corrected) for found in index.suggest("thraed", 5)] == [("Threads", True)]
+    assert [(found.kind, found.row) for found in index.suggest("os.p", 5)][:2] == [("symbol", JOIN), ("title", JOIN)]
+    assert [(found.kind, found.row) for found in index.suggest("colo", 5)] == [("heading", BRITISH)]
     assert index.suggest("", 5) == []
     assert index.suggest("zzz", 5) == []
     assert len(index.suggest("c", 1)) == 1

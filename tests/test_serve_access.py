@@ -61,7 +61,17 @@ def test_keys_guard_the_running_service_across_replicas_and_end_without_a_restar
     url = f"http://127.0.0.1:{port}"
     with (
         subprocess.Popen(
-            [sys.executable, ROOT / "serve_index.py", *here, "--port", str(port), "--replicas", "2"],
+            [
+                sys.executable,
+                ROOT / "serve_index.py",
+                *here,
+                "--port",
+                str(port),
+                "--replicas",
+                "2",
+                "--ingress",
+                "proxy",
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -109,8 +119,9 @@ def test_keys_guard_the_running_service_across_replicas_and_end_without_a_restar
     log_dir = Path(next(line.split()[1] for line in shown if line.startswith("logs")))
     texts = {path: path.read_text(errors="replace") for path in log_dir.parent.rglob("*") if path.is_file()}
     texts[Path("shown")] = "".join(shown) + rest + errors
-    lines = [line for text in texts.values() for line in text.splitlines() if "route=/search" in line]
-    assert sum("status=429" in line for line in lines) == 2
+    lines = [line for text in texts.values() for line in text.splitlines() if "method=GET route=" in line]
+    assert sum("route=/search status=200" in line for line in lines) >= 5
+    assert sum("route=other status=429" in line for line in lines) == 2
     assert sum(f"key={limited['key_id']}" in line for line in lines) == 6
     for path, text in texts.items():
         for secret in (*secrets, *(key.split("_", 2)[2] for key in secrets[:2])):

@@ -489,6 +489,18 @@ def test_a_storage_that_cannot_be_reached_changes_nothing(tmp_path, capsys):
         assert service.answer() == before
 
 
+def test_a_current_that_cannot_be_read_changes_nothing_until_it_can(service, tmp_path, first):
+    path = tmp_path / "docs" / "CURRENT"
+    path.unlink()
+    path.mkdir()  # as readable as a file of a mount that hangs
+    other = make(tmp_path, "other", "other")
+    eventually(lambda: service.serves(other, "other"), within_s=20)
+    assert service.answer() == (first, "first")
+    path.rmdir()
+    second = make(tmp_path, "second")
+    eventually(lambda: service.serves(second), within_s=20)
+
+
 def test_an_embed_error_names_itself(tmp_path, first, monkeypatch):
     def broken(*_: object, **__: object) -> HashEmbedder:
         raise EmbedError("no room for the model")

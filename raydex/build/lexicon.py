@@ -35,7 +35,7 @@ def index_words(shards: Sequence[Shard], objects_dir: Path, scratch: Path, paren
         return parent.lexical
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lexical-", dir=scratch) as work:
-        return write_lexical(_passages(shards, objects_dir), objects_dir, Path(work))
+        return write_lexical(passages_of(shards, objects_dir), objects_dir, Path(work))
 
 
 def _is_of(lexical: Lexical, its_shards: Sequence[Shard], shards: Sequence[Shard], objects_dir: Path) -> bool:
@@ -53,7 +53,7 @@ def _texts(shard: Shard) -> list[Any]:
     return [shard.objects.get(role) for role in READ]
 
 
-def _passages(shards: Sequence[Shard], objects_dir: Path) -> Iterator[Passage]:
+def passages_of(shards: Sequence[Shard], objects_dir: Path) -> Iterator[Passage]:
     """Yield the chunks of all shards in the order of rows; of a shard, its sections and pages are in memory."""
     for shard in shards:
         sections = _sections(shard, objects_dir)

@@ -121,9 +121,10 @@ class EmbedConfig(Settings):
 class VectorsConfig(Settings):
     index_kind: str = Field(
         "auto",
-        pattern=r"^(auto|flat|fp16|rabitq)$",
-        description="How vectors are searched: flat (exact), fp16 or rabitq (smaller and faster, best rows scored "
-        "anew with the whole vectors), auto: by the number of chunks.",
+        pattern=r"^(auto|flat|fp16|int8|rabitq)$",
+        description="How vectors are searched: flat, fp16, int8 (exact, each faster than the one before) or rabitq "
+        "(smaller, may miss a row); all but flat score the best rows anew with the whole vectors. auto: by the number "
+        "of chunks.",
     )
     least_recall: float = Field(
         0.99,
@@ -362,6 +363,19 @@ class ServeConfig(IndexesConfig):
     )
     limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
+
+    rerank_model: str = Field(
+        "",
+        description="Cross-encoder that looks again at the best hits: a local folder or a Hugging Face name "
+        "('overlap': a fake for tests); empty: none.",
+    )
+    rerank_candidates: int = Field(30, ge=1, le=200, description="Best hits that the cross-encoder looks at.")
+    rerank_budget_ms: int = Field(
+        500,
+        ge=1,
+        description="Milliseconds for which it may look at the hits of one query; those it does not get to keep their "
+        "places.",
+    )
 
     _names = field_validator("index", mode="before")(_split_names)
 

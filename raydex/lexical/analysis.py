@@ -17,8 +17,8 @@ from functools import lru_cache
 
 import tantivy
 
-ANALYZER = "1"
-"""Changes with what this module makes of a text: an index of another analyzer is made anew."""
+ANALYZER = "2"
+"""Changes with what this module makes of a text, and writing.py of a passage: an index of another one is made anew."""
 
 MAX_TERM_CHARS = 64
 """Longer ones are data (base64, hashes of hashes); nobody asks for them."""

@@ -8,11 +8,15 @@ A key is known by its id; its secret, and any other header, is never written.
 
 import json
 import logging
+import re
 from typing import Literal
 
 from starlette.types import Scope
 
 logger = logging.getLogger(__name__)
+
+PLAIN = re.compile(r"[\w.:-]+", re.ASCII)
+"""Ids that need no quotes; any other could forge a line or a field."""
 
 
 class AccessLog:
@@ -34,6 +38,6 @@ class AccessLog:
             status,
             seconds,
             key.key_id if key else "-",
-            json.dumps(request_id) if not request_id.isalnum() else request_id,
+            request_id if PLAIN.fullmatch(request_id) else json.dumps(request_id),
             query,
         )

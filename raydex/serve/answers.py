@@ -54,10 +54,11 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """body: JSON, open at its end. hits: how many results it has."""
+    """body: JSON, open at its end. hits: how many results it has. is_whole: another try gives no better one."""
 
     body: bytes
     hits: int
+    is_whole: bool = True
 
     def with_timings(self, seconds: Mapping[str, float]) -> bytes:
         rounded = {stage: round(taken, 6) for stage, taken in seconds.items()}
@@ -66,7 +67,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 def encode(found: Found, *, message: str, snapshot: Mapping[str, str]) -> Answer:
     body = Body("ok", message, snapshot, found.confidence, passages(found.hits), found.facets)
-    return Answer(_encode(body)[:-1], len(found.hits))
+    return Answer(_encode(body)[:-1], len(found.hits), not found.fell_through)
 
 
 def passages(hits: Sequence[Hit]) -> list[Passage]:
@@ -124,7 +125,8 @@ class Answers:
         self._under_way[key], answer = awaited, None
         try:
             answer = await make()
-            self._keep(key, answer)
+            if answer.is_whole:
+                self._keep(key, answer)
             return answer
         finally:
             del self._under_way[key]

@@ -15,7 +15,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
-from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from raydex.config import ServeConfig
@@ -25,6 +24,7 @@ from raydex.records import Hit
 from raydex.serve.access import Access, allowed_indexes, charge
 from raydex.serve.accesslog import AccessLog
 from raydex.serve.admin import admin_routes
+from raydex.serve.contract import describe_limits
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
 from raydex.serve.limits import Limits
@@ -57,7 +57,7 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
-from raydex.serve.searching import LISTS, Searching, check_options, join, query_of, skipped_text
+from raydex.serve.searching import LISTS, Searching, SearchRoute, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 from raydex.serve.swapping import Follower
 
@@ -122,6 +122,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     add_failure_handlers(app, config)
     add_docs_page(app)
     describe_keys(app)
+    describe_limits(app, config)
     searching = Searching(backend, config)
     app.include_router(_search_routes(backend, config, searching), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
@@ -129,9 +130,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     app.include_router(admin_routes(backend), tags=["admin"])
     if isinstance(backend.recorder, Recent):
         app.include_router(ops_routes(backend.recorder), tags=["health"])
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.path == "/search" and "GET" in (route.methods or ()):
-            route.app = searching.before(route.app)
+    app.router.routes.insert(0, SearchRoute(searching))
     return app
 
 
@@ -170,7 +169,10 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
         indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
         found = engine.suggest(indexes, parameters.query, k=parameters.k)
         return SuggestResponse(
-            suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
+            suggestions=[
+                Suggested(text=one.text, kind=one.kind, url=url, index=name, is_corrected=one.is_corrected)
+                for name, one, url in found
+            ]
         )
 
     return router
@@ -235,6 +237,8 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
 
     follower = Follower(backend.engine, backend.swaps, backend.recorder)
     tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
+    for task in tasks:
+        task.add_done_callback(_tell_death)
     try:
         yield
     finally:
@@ -243,6 +247,11 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _tell_death(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        logger.error("work behind the requests has ended; restart the service", exc_info=task.exception())
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:

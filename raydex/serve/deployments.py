@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -83,12 +82,12 @@ class SearchService:
     one processor of a process at a time.
     """
 
-    def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:
-        """council: of all replicas; without it, this one is the only one."""
+    async def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:  # type: ignore[misc]
+        """council: of all replicas; without it, this one is the only one. Ray Serve awaits this."""
         _log_with_serve()
         self._config = config
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
-        agreed = RemoteCouncil(council).serving() if council else {}
+        agreed = await RemoteCouncil(council).serving() if council else {}
         threads = max(1, _processors() // replicas_of(config))
         self.engine = Engine(config, threads=threads, agreed=agreed)
         self.recorder: Recorder = Recent(RayRecorder())
@@ -132,15 +131,9 @@ class RemoteCouncil:
     async def leave(self, member: str) -> None:
         await self._tried(self._handle.leave.remote(member), LEAVE_TIMEOUT_S)
 
-    def serving(self) -> dict[str, str]:
-        """Return what the other replicas serve; to be called before there is an event loop to wait in."""
-        with ThreadPoolExecutor(1) as pool:  # Ray Serve refuses to block the thread of an event loop
-            response = pool.submit(lambda: self._handle.serving.remote().result(timeout_s=COUNCIL_TIMEOUT_S))
-            try:
-                return cast(dict[str, str], response.result())
-            except (RayError, RayServeException, TimeoutError) as error:
-                logger.warning("council not reached, the live snapshots are opened reason=%s", error)
-                return {}
+    async def serving(self) -> dict[str, str]:
+        """Return what the other replicas serve."""
+        return cast(dict[str, str], await self._tried(self._handle.serving.remote(), COUNCIL_TIMEOUT_S) or {})
 
     async def _tried(self, response: Any, timeout_s: float) -> Any:
         try:
@@ -154,7 +147,8 @@ def _log_with_serve() -> None:
     """Write our log lines into the replica's log file beside Serve's own; else those below WARNING would be lost."""
     ours = logging.getLogger("raydex")
     for handler in logging.getLogger("ray.serve").handlers:
-        ours.addHandler(handler)
+        if type(handler) is not logging.StreamHandler:  # the one that repeats everything in the worker's stderr
+            ours.addHandler(handler)
     ours.propagate = False
     accesslog.logger.setLevel(logging.INFO)
 

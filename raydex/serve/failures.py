@@ -75,6 +75,9 @@ OVERLOAD_RETRY_AFTER_S = 1
 """How soon to ask again when too many wait: what waits is answered in about a second."""
 
 REQUEST_ID_KEY = "raydex.request_id"
+OUTCOME_KEY = "raydex.outcome"
+"""What became of a request, where its status does not tell."""
+
 LONGEST_REQUEST_ID = 128
 SHOWN_COMPLAINTS, LONGEST_MESSAGE = 10, 2000
 """Of what is echoed: an error is never much longer than the request that it refuses."""
@@ -110,6 +113,8 @@ def respond_to(scope: Scope, error: RaydexError, message: str = "") -> JSONRespo
     if status is None:
         raise error
     field = error.field if isinstance(error, QueryError) else None
+    if isinstance(error, Overloaded):
+        scope[OUTCOME_KEY] = "overloaded"
     kind, text = failure_kind(error), message or str(error)
     return _respond(scope, status, kind, text, field=field, headers=_headers(error))
 
@@ -167,7 +172,7 @@ class Edge:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        self._recorder.count("raydex_requests", route=route, outcome=_outcome(status))
+        self._recorder.count("raydex_requests", route=route, outcome=scope.get(OUTCOME_KEY) or _outcome(status))
         self._recorder.observe("raydex_request_seconds", seconds, route=route)
         self._access_log.write(scope, route=route, status=status, seconds=seconds, request_id=scope[REQUEST_ID_KEY])
 

@@ -17,13 +17,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from raydex.config import ServeConfig
+from raydex.config import LimitsConfig, ServeConfig
 from raydex.errors import ConfigError
 
 Ingress = Literal["haproxy", "proxy"]
 
 CLIENT_TIMEOUT_S = 60
 """A connection on which nothing moves is closed, whether a request comes too slowly or nobody asks."""
+
+MOST_THREADS = 4
+"""Of HAProxy: one passes some thousand requests/s."""
+
+HEADROOM_BYTES = 4096
+"""Beside the longest URL and the longest headers that our own limits let through, in the buffer that must hold both."""
 
 DRAINING_S = 2
 """How long a replica that ends is kept for what HAProxy still sends it. Ray's 30 s are for balancers further out."""
@@ -50,10 +56,8 @@ def prepared(config: ServeConfig) -> Iterator[Ingress]:
     chosen = choose(config)
     with ExitStack() as stack:
         if chosen == "haproxy":
-            folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="raydex-", ignore_cleanup_errors=True))
-            )
-            wanted = switches(folder, processors=os.cpu_count() or 1)
+            folder = tempfile.TemporaryDirectory(prefix="raydex-", ignore_cleanup_errors=True)
+            wanted = switches(Path(stack.enter_context(folder)), config.limits)
         else:
             wanted = {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
         missing = {name: value for name, value in wanted.items() if name not in os.environ}
@@ -62,7 +66,7 @@ def prepared(config: ServeConfig) -> Iterator[Ingress]:
         yield chosen
 
 
-def switches(folder: Path, *, processors: int) -> dict[str, str]:
+def switches(folder: Path, limits: LimitsConfig) -> dict[str, str]:
     """Return the environment of a Ray with HAProxy. folder: of this service alone, as are the ports.
 
     Ray's own default is one folder and two ports for the whole machine, for which two services would fight.
@@ -71,6 +75,7 @@ def switches(folder: Path, *, processors: int) -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # a replica that starts asks the council outside a loop
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -79,7 +84,8 @@ def switches(folder: Path, *, processors: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_LOG_TARGET": str(folder / "nobody-listens.sock"),  # its lines have URLs, queries in them
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(processors, 4)),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(os.cpu_count() or 1, MOST_THREADS)),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(limits.max_url_bytes + limits.max_header_bytes + HEADROOM_BYTES),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
     }

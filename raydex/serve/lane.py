@@ -73,6 +73,7 @@ class Lane:
             except Empty:
                 pass
             self._work_on([job for job in jobs if not job.future.cancelled()])
+            jobs.clear()  # or the last request would keep its snapshot open until the next one comes
 
     def _work_on(self, jobs: Sequence[_Job]) -> None:
         items = [job.item for job in jobs if job.item is not None]

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from raydex.config import ServeConfig
@@ -141,9 +142,12 @@ async def find(
         if any(query.mode != "lexical" for query in queries):
             vectors = await backend.embed(model_id, texts)
             times.add("embed", time.perf_counter() - started)
-        found = await asyncio.to_thread(engine.find, indexes, queries, vectors, times=times, before_each=deadline.check)
+        search = partial(engine.find, times=times, before_each=deadline.check, seconds_left=deadline.seconds_left)
+        found = await asyncio.to_thread(search, indexes, queries, vectors)
     times.add("total", time.perf_counter() - started)
     record(backend.recorder, [len(answer.hits) for answer in found], times)
+    for reason in filter(None, (answer.fell_through for answer in found)):
+        backend.recorder.count("raydex_rerank_fall_through", reason=reason)
     return Findings(
         found=found,
         warnings=[
@@ -177,7 +181,8 @@ async def probe(backend: Backend, allowed: frozenset[str] | None = None) -> dict
     indexes = list(table.indexes.values()) or engine.select()
     for index in indexes:
         vectors = await backend.embed(index.model_id, [PROBE])
-        await asyncio.to_thread(engine.find, [index], [Query(text=PROBE, k=1)], vectors, times=StageTimes())
+        query = Query(text=PROBE, k=1, rerank=False)
+        await asyncio.to_thread(engine.find, [index], [query], vectors, times=StageTimes())
     return snapshot_ids([index for index in indexes if allowed is None or index.name in allowed])
 
 

@@ -6,13 +6,16 @@ answer is sent as it was encoded. What is not goes to FastAPI's own route, which
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
 import numpy as np
 from pydantic import BaseModel
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette._utils import get_route_path
+from starlette.routing import BaseRoute, Match, NoMatchFound
+from starlette.types import Receive, Scope, Send
 
 from raydex.config import ServeConfig
 from raydex.records import Filters, Query, StageTimes, Vectors
@@ -91,9 +94,11 @@ class Searching:
         def work(vector: Vectors | None) -> Answer:
             if vector is not None:
                 times.add("embed", time.perf_counter() - started)
-            deadline.check()
             rows = None if vector is None else vector[np.newaxis]
-            found = engine.find(indexes, [query], rows, times=times)[0]
+            search = partial(engine.find, times=times, before_each=deadline.check, seconds_left=deadline.seconds_left)
+            found = search(indexes, [query], rows)[0]
+            if found.fell_through:
+                self._backend.recorder.count("raydex_rerank_fall_through", reason=found.fell_through)
             told = (found.message, warning(engine, indexes, query), skipped_text(skipped))
             return encode(found, message=join(*told), snapshot=ids)
 
@@ -106,20 +111,30 @@ class Searching:
         self._backend.recorder.count("raydex_answers", origin=origin)
         return answer.with_timings(times.seconds)
 
-    def before(self, slow: ASGIApp) -> ASGIApp:
-        """Return an app that answers what it can read, and leaves the rest to another."""
 
-        async def fast(scope: Scope, receive: Receive, send: Send) -> None:
+class SearchRoute(BaseRoute):
+    """GET /search for what `read` can read; whatever it cannot, the next route of that path is asked."""
+
+    path, key = "/search", "raydex.parameters"
+
+    def __init__(self, searching: Searching) -> None:
+        self._searching = searching
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and scope["method"] == "GET" and get_route_path(scope) == self.path:
             parameters = read(scope["query_string"])
-            if parameters is None:
-                await slow(scope, receive, send)
-                return
-            body = await self.respond(parameters, allowed=allowed_indexes(scope))
-            headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            if parameters is not None:
+                return Match.FULL, {"route": self, self.key: parameters}
+        return Match.NONE, {}
 
-        return fast
+    def url_path_for(self, name: str, /, **path_params: Any) -> Any:
+        raise NoMatchFound(name, path_params)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self._searching.respond(scope[self.key], allowed=allowed_indexes(scope))
+        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 def query_of(text: str, options: SearchOptions) -> Query:
@@ -138,6 +153,7 @@ def query_of(text: str, options: SearchOptions) -> Query:
         group_by=options.group_by,
         facets=options.facets,
         explain=options.explain,
+        rerank=options.rerank,
     )
 
 
