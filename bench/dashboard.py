@@ -97,7 +97,7 @@ def photograph(tab: Page, told: dict[str, str]) -> None:
         tab.screenshot(path=RESULTS / f"ray_{name}.png")
     for name, url in (("ops", f"{told['charts']}?from=now-5m"), ("ops_of_a_replica", f"{told['service']}/ops")):
         tab.goto(url)
-        tab.locator("path.line").first.wait_for(timeout=PATIENCE_MS)
+        tab.locator("path.line").first.wait_for(state="attached", timeout=PATIENCE_MS)
         tab.screenshot(path=RESULTS / f"{name}.png", full_page=True)
 
 

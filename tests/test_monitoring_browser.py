@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +94,31 @@ def tab(shown: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iter
         browser.close()
 
 
-def search(url: str) -> None:
-    with urllib.request.urlopen(url, timeout=10) as response:
-        assert response.status == 200
+@contextmanager
+def searches(url: str) -> Iterator[None]:
+    """Search again and again until the block ends: a rate needs two looks, with searches in between."""
+    over = threading.Event()
+
+    def search() -> None:
+        while not over.wait(0.1):
+            with urllib.request.urlopen(url, timeout=30) as response:
+                response.read()
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_the_metrics_page_of_rays_dashboard_shows_our_panels_above_rays(shown, tab):
-    for _ in range(20):
-        search(shown["search"])
     tab.goto(f"{shown['dashboard']}/#/metrics")
     frame = tab.frame_locator("iframe[title='Core Dashboard']")
     ours = frame.locator("section", has_text="Seconds of a search").first
-    ours.locator("path.line").first.wait_for(timeout=PATIENCE_MS)
+    with searches(shown["search"]):
+        ours.locator("path.line").first.wait_for(state="attached", timeout=PATIENCE_MS)
     assert frame.get_by_text("This is not Grafana").is_visible()
     frame.locator("section", has_text="Node Count").first.wait_for(timeout=PATIENCE_MS)
 
@@ -111,7 +126,7 @@ def test_the_metrics_page_of_rays_dashboard_shows_our_panels_above_rays(shown, t
 def test_the_overview_and_serve_pages_of_rays_dashboard_embed_single_panels(shown, tab):
     tab.goto(f"{shown['dashboard']}/#/overview")
     utilization = tab.frame_locator("iframe[title='Cluster Utilization']")
-    utilization.locator("path.line").first.wait_for(timeout=PATIENCE_MS)
+    utilization.locator("path.line").first.wait_for(state="attached", timeout=PATIENCE_MS)
     tab.goto(f"{shown['dashboard']}/#/serve")
     requests = tab.frame_locator("iframe[title='QPS per application']")
     requests.get_by_text("This is not Grafana").wait_for(timeout=PATIENCE_MS)
@@ -121,7 +136,7 @@ def test_the_page_of_key_series_is_drawn_without_loading_anything(shown, tab):
     asked: list[str] = []
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(shown["charts"])
-    tab.locator("path.line").first.wait_for(timeout=PATIENCE_MS)
+    tab.locator("path.line").first.wait_for(state="attached", timeout=PATIENCE_MS)
     assert asked == [shown["charts"]]
     boxes = tab.locator("svg").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
     assert min(boxes) > 200

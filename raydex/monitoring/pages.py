@@ -180,6 +180,7 @@ async def _lines(
         Line(_named(target.legend, series.labels), series.points)
         for target, rows in zip(panel.targets, found, strict=True)
         for series in rows
+        if any(math.isfinite(value) for _, value in series.points)
     ]
 
 
