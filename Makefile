@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Where pip finds a CPU build of torch (PyTorch's own CPU wheel index); empty: wherever pip is set up to look.
 TORCH_INDEX ?=
 
-.PHONY: help setup demo test test-fast check fmt docs bench clean
+.PHONY: help setup demo test test-fast check audit fmt docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -30,17 +30,23 @@ test: setup check  ## everything: style, types, layout, all tests
 test-fast: setup  ## the tests that need no Ray cluster
 	$(RUN) -m pytest -m "not cluster"
 
-check: setup  ## ruff, mypy --strict, the layout test, generated docs up to date
+check: setup  ## ruff (with its security rules), mypy --strict, layout, dependencies, generated docs up to date
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest -q tests/test_layout.py tests/test_docs.py
+	$(RUN) -m pip check
+	$(RUN) -m pytest -q tests/test_layout.py tests/test_docs.py tests/test_dependencies.py
+
+audit: setup  ## known vulnerabilities of everything pinned (needs the internet; SECURITY.md says why it is not in check)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 fmt: setup  ## format and fix what can be fixed
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-docs: setup  ## regenerate docs/cli.md, docs/settings.md and docs/metrics.md
+docs: setup  ## regenerate docs/cli.md, settings.md, metrics.md, the rules of Prometheus and the dashboard
 	$(RUN) docs/generate.py
 
 bench: setup  ## measure the numbers of the README (needs Debian's python3-doc; about 20 minutes)

@@ -12,38 +12,49 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydex.config import ServeConfig, add_flags, resolve, settings_of
 from raydex.errors import ConfigError, RaydexError, SnapshotNotFound
+from raydex.serve import key_commands
 from raydex.sources import load_document
 from utils.logs import configure_logging
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
+    from raydex.monitoring.running import Monitoring
     from raydex.serve.deployments import Addresses
 
 EXAMPLES = """examples:
   python serve_index.py                              every published index, at http://127.0.0.1:8000
   python serve_index.py --index docs --port 8080     one index, at another port
+  python serve_index.py --create-key ci              an API key, shown this once; from now on requests need one
+  python serve_index.py --monitoring                 with Prometheus, alerts, and charts on Ray's dashboard
 
 exit codes:
-  0  stopped by SIGINT (Ctrl-C) or SIGTERM
+  0  stopped by SIGINT (Ctrl-C) or SIGTERM; or the command for keys is done, and the last line is JSON
   1  the service did not start; the message says where the reason is
-  2  wrong settings, nothing published, or the port is taken
+  2  wrong settings, nothing published, a port is taken, a public address without API keys, or --monitoring without
+     `prometheus`
 """
-STOPPED, FAILED, REFUSED = 0, 1, 2
+DONE = STOPPED = 0
+FAILED, REFUSED = 1, 2
 PUT_BACK_S = 0.05
 """How often our signal handlers are put back while Ray starts (10 s)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    flags = vars(argument_parser().parse_args(arguments))
+    options = argument_parser().parse_args(arguments)
     configure_logging()
     try:
-        config = _config(flags, flags["sources"])
+        config = _config(vars(options), options.sources)
+        if key_commands.asked(options):
+            print("\n".join(key_commands.run(options, config)))
+            return DONE
+        _check_access(config)
         _check_published(config)
         return _serve(config)
     except RaydexError as error:
@@ -59,6 +70,7 @@ def app(args: dict[str, str]) -> "Application":
     if unknown := set(args) - known - {"sources"}:
         raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     config = _config(args, Path(args["sources"]) if "sources" in args else None)
+    _check_access(config)
     _check_published(config)
     return build_application(config)
 
@@ -71,6 +83,7 @@ def argument_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--sources", type=Path, default=None, help="TOML file whose [serve] table holds settings.")
+    key_commands.add_key_options(parser)
     add_flags(parser, ServeConfig)
     return parser
 
@@ -78,6 +91,12 @@ def argument_parser() -> argparse.ArgumentParser:
 def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
     table = load_document(sources).get("serve", {}) if sources else {}
     return resolve(ServeConfig, flags, table, str(sources or ""))
+
+
+def _check_access(config: ServeConfig) -> None:
+    from raydex.serve.access import check_start  # imports Starlette: not for --help or a wrong flag
+
+    check_start(config)
 
 
 def _check_published(config: ServeConfig) -> None:
@@ -112,14 +131,45 @@ def _take_signals(stop: threading.Event) -> None:
 
 
 def _serve_until(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
+    from raydex.serve.ingress import prepared
+
+    with prepared(config) if not config.ray_address else nullcontext():
+        _serve_on_ray(config, started=started, stop=stop)
+
+
+def _serve_on_ray(config: ServeConfig, *, started: threading.Event, stop: threading.Event) -> None:
     from raydex.serve.deployments import running  # imports Ray, 2 s: not for --help or a wrong flag
 
-    with running(config) as addresses:
+    with _monitoring(config) as monitoring, running(config) as addresses:
+        if monitoring:
+            monitoring.watch(addresses.service_discovery.parent)
         started.set()
         if not stop.is_set():
             _print_addresses(addresses)
+            if monitoring:
+                print("\n".join(_watched_at(monitoring)), flush=True)
             stop.wait()
         print("stopping …", flush=True)
+
+
+def _monitoring(config: ServeConfig) -> "AbstractContextManager[Monitoring | None]":
+    """Return what watches the service, if that is wanted; Ray, which is yet to start, finds it by the environment."""
+    if not config.monitoring:
+        return nullcontext()
+    if config.ray_address:
+        raise ConfigError(
+            "--monitoring shows charts on the dashboard of a Ray that it starts, but --ray-address names one that "
+            "runs. See docs/monitoring.md: `python -m raydex.monitoring`, and what that Ray's head must be told."
+        )
+    from raydex.monitoring.running import Monitoring
+
+    folder = None if config.monitoring_dir == Path() else config.monitoring_dir
+    return Monitoring(port=config.monitoring_port, folder=folder, interval_s=config.scrape_interval_s)
+
+
+def _watched_at(monitoring: "Monitoring") -> list[str]:
+    charts = f"{monitoring.charts_url}/ops" if monitoring.charts_url else f"{monitoring.grafana_url} (your Grafana)"
+    return [f"charts      {charts}", f"prometheus  {monitoring.prometheus_url} (alerts: /alerts)"]
 
 
 def _print_addresses(addresses: "Addresses") -> None:

@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import sys
 import threading
 import time
@@ -92,22 +93,24 @@ class Asked:
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     console = Console(highlight=False, soft_wrap=False)
-    with RaydexClient(options.url, timeout_s=options.timeout, attempts=1 if options.load else 4) as client:
-        try:
+    attempts = 1 if options.load else 4
+    try:
+        with RaydexClient(options.url, api_key=options.api_key, timeout_s=options.timeout, attempts=attempts) as client:
             if options.wait and not options.stored:
                 client.wait_ready(options.wait)
             return _run(client, options, console)
-        except ServiceError as error:
-            print(f"test_client.py: {_plain(str(error))}", file=sys.stderr)
-            return FAILED
-        except ConfigError as error:
-            print(f"test_client.py: {_plain(str(error))}", file=sys.stderr)
-            return UNUSABLE
+    except ServiceError as error:
+        print(f"test_client.py: {_plain(str(error))}", file=sys.stderr)
+        return FAILED
+    except ConfigError as error:
+        print(f"test_client.py: {_plain(str(error))}", file=sys.stderr)
+        return UNUSABLE
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argument_parser()
     options = parser.parse_args(arguments)
+    options.api_key = options.api_key or os.environ.get("RAYDEX_API_KEY", "")
     options.k = options.k or (EVALUATED_K if options.evaluate else SHOWN_K)
     options.concurrency = options.concurrency or (EVALUATING if options.evaluate else LOADING)
     given = [flag for flag in ("qrels", "base", "run", "compare", "stored") if getattr(options, flag)]
@@ -138,8 +141,9 @@ def _run(client: RaydexClient, options: argparse.Namespace, console: Console) ->
 
 def _wanted(options: argparse.Namespace) -> dict[str, Any]:
     """Return what is asked of the service beside the query; what the user left out is the service's to decide."""
-    chosen = {"mode": options.mode, "group_by": options.group_by}
-    return {"k": options.k, "index": options.index, **{name: value for name, value in chosen.items() if value}}
+    chosen = {"mode": options.mode, "group_by": options.group_by, "rerank": options.rerank}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return {"k": options.k, "index": options.index, **given}
 
 
 def _smoke_test(client: RaydexClient, options: argparse.Namespace, console: Console) -> int:
@@ -350,11 +354,19 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("question", nargs="?", default="", help="what to search for")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the service [default: %(default)s]")
+    parser.add_argument(
+        "--api-key", default="", metavar="KEY", help="what the service knows you by [default: RAYDEX_API_KEY, safer]"
+    )
     parser.add_argument("-k", type=_at_least_one, help="hits to ask for [default: 5, with --evaluate 50]")
     parser.add_argument("--index", action="append", default=[], help="index to search; repeat it for several")
     parser.add_argument("--mode", choices=("hybrid", "dense", "lexical"), help="what ranks [default: the service's]")
     parser.add_argument(
         "--group-by", choices=("none", "section", "page"), help="what one hit stands for [default: the service's]"
+    )
+    parser.add_argument(
+        "--rerank",
+        action=argparse.BooleanOptionalAction,
+        help="whether a cross-encoder orders the best results [default: the service's]",
     )
     parser.add_argument("--json", action="store_true", help="print the response as it came, or the figures of --load")
     parser.add_argument("--load", type=_at_least_one, metavar="N", help="measure N requests instead")

@@ -2,8 +2,8 @@
 
     python bench/lexical.py [--passages 100000]     needs: apt-get install python3-doc; about 3 minutes on one core
 
-The passages are those of python3-doc, repeated with every tenth word exchanged. Queries: 1 to 12 words of the passages,
-questions, and prefixes of symbols and headings. One thread.
+The passages are those of python3-doc, repeated with every tenth word exchanged (bench/grown.py). Queries: 1 to 12 words
+of the passages, questions, and prefixes of symbols and headings. One thread.
 """
 
 import argparse
@@ -15,23 +15,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.local import PYTHON_DOC  # noqa: E402
-from raydex.chunk import cut  # noqa: E402
-from raydex.config import ChunkConfig  # noqa: E402
+from bench.grown import python_corpus, repeated  # noqa: E402
 from raydex.embed import load_tokenizer  # noqa: E402
-from raydex.errors import ParseError  # noqa: E402
 from raydex.lexical import LexicalIndex, Passage, open_lexical, write_lexical  # noqa: E402
-from raydex.parse.page import parse_page  # noqa: E402
 from raydex.query import parse_query  # noqa: E402
-from raydex.records import Filters, Lexical, Source, new_page  # noqa: E402
+from raydex.records import Chunk, Filters, Lexical, Section  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results" / "lexical.json"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -39,47 +34,24 @@ DEPTH = 200
 QUERIES = 2000
 
 
-def passages_of(folder: Path) -> list[Passage]:
-    source = Source(name="python", seeds=("http://docs.example/",))
-    tokenizer, config = load_tokenizer(MODEL), ChunkConfig()
-    found = []
-    for path in sorted(folder.rglob("*.html")):
-        url = f"http://docs.example/{path.relative_to(folder)}"
-        try:
-            document = parse_page(new_page(source, url, path.read_bytes(), "text/html"))
-        except (ParseError, FileNotFoundError):  # navigation; links to another package
-            continue
-        for section in document.sections:
-            for number, chunk in enumerate(cut(section, tokenizer, config)):
-                found.append(
-                    Passage(
-                        text=chunk.text,
-                        title=chunk.title,
-                        headings=chunk.headings,
-                        url=url,
-                        source="python",
-                        version="3.11",
-                        language="en",
-                        kind=section.kind,
-                        symbol=section.symbol,
-                        is_first=number == 0,
-                    )
-                )
-    return found
-
-
-def repeated(passages: Sequence[Passage], count: int) -> Iterator[Passage]:
-    """Yield so many passages: the originals first, then copies in which every tenth word is another one."""
-    chance = random.Random(0)
-    words = [word for passage in passages[:: len(passages) // 1000] for word in passage.text.split()]
-    for number in range(count):
-        passage = passages[number % len(passages)]
-        if copy := number // len(passages):
-            text = " ".join(chance.choice(words) if chance.random() < 0.1 else word for word in passage.text.split(" "))
-            symbol = f"{passage.symbol}_{copy}" if passage.symbol else ""
-            url = passage.url.replace("docs.example/", f"docs.example/{copy}/")
-            passage = replace(passage, text=text, symbol=symbol, url=url)
-        yield passage
+def passages_of(sections: Sequence[Section], chunks: Iterable[Chunk]) -> Iterator[Passage]:
+    """Yield what the lexical index sees of chunks; those of a section follow each other."""
+    of, last = {section.section_id: section for section in sections}, ""
+    for chunk in chunks:
+        section = of[chunk.section_id]
+        yield Passage(
+            text=chunk.text,
+            title=chunk.title,
+            headings=chunk.headings,
+            url=chunk.url.partition("#")[0],
+            source="python",
+            version="3.11",
+            language="en",
+            kind=section.kind,
+            symbol=section.symbol,
+            is_first=chunk.section_id != last,
+        )
+        last = chunk.section_id
 
 
 def queries_of(passages: Sequence[Passage]) -> dict[str, list[str]]:
@@ -136,9 +108,10 @@ def parts_of(lexical: Lexical) -> dict[str, float]:
 
 
 def measure(count: int) -> dict[str, Any]:
-    passages = passages_of(PYTHON_DOC)
+    sections, chunks = python_corpus(load_tokenizer(MODEL))
+    passages = list(passages_of(sections, chunks))
     with tempfile.TemporaryDirectory(prefix="raydex-bench-") as work:
-        copies = list(repeated(passages, count))
+        copies = [passage for part in repeated(sections, chunks, count) for passage in passages_of(*part)]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
         lexical = write_lexical(copies, Path(work))

@@ -1,10 +1,12 @@
-"""Writes docs/cli.md, docs/settings.md and docs/metrics.md from the code; `make docs`. tests/test_docs.py compares.
+"""Writes what is made from the code; `make docs`. tests/test_docs.py compares.
 
-argument parsers, settings tables, metrics table → Markdown
+argument parsers, settings tables, metrics table → docs/{cli,settings,metrics}.md
+rules and panels of raydex/monitoring → deploy/prometheus/raydex.rules.yml, deploy/grafana/raydex.json
 """
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -13,6 +15,9 @@ sys.path.insert(0, str(ROOT))
 
 from raydex.config import BuildConfig, ServeConfig, settings_of  # noqa: E402 - a script finds the package itself
 from raydex.metrics import METRICS  # noqa: E402
+from raydex.monitoring.dashboards import grafana_json  # noqa: E402
+from raydex.monitoring.panels import OURS  # noqa: E402
+from raydex.monitoring.rules import rules_text  # noqa: E402
 
 NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
 
@@ -50,25 +55,30 @@ def settings_page() -> str:
 def metrics_page() -> str:
     """Return the metrics table with the names as Ray exports them."""
     rows = [
-        f"| `{exported_name(m.name, m.kind)}` | {m.kind} | {m.program} | {', '.join(m.labels) or '–'} | {m.help} |"
+        f"| `{m.exported}` | {m.kind} | {m.program} | {', '.join(m.labels) or '–'} | {m.help} |"
         for m in METRICS.values()
     ]
     intro = (
         "# Metrics\n\nAs Ray exports them: prefix `ray_`, counters end in `_total`. Series are per process, so always "
-        "`sum by (…)`. Histograms also have `_bucket`, `_sum` and `_count`. Those of the service carry Ray Serve's own "
+        "`sum by (…)`. Histograms also have `_bucket`, `_sum` and `_count`; Ray makes "
+        "the sum up from the middles of the buckets, so take no "
+        "means from it ([monitoring.md](monitoring.md)). Those of the service carry Ray Serve's own "
         "labels too (`application`, `deployment`, `replica`).\n"
     )
     header = "| name | kind | program | labels | meaning |\n|---|---|---|---|---|"
     return "\n".join([NOTE, intro, header, *rows]) + "\n"
 
 
-def exported_name(name: str, kind: str) -> str:
-    return f"ray_{name}_total" if kind == "counter" else f"ray_{name}"
-
-
-PAGES = {"cli.md": cli_page, "settings.md": settings_page, "metrics.md": metrics_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/cli.md": cli_page,
+    "docs/settings.md": settings_page,
+    "docs/metrics.md": metrics_page,
+    "deploy/prometheus/raydex.rules.yml": rules_text,
+    "deploy/grafana/raydex.json": lambda: grafana_json(OURS),
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
-        (ROOT / "docs" / name).write_text(page(), encoding="utf-8")
-        print(f"docs/{name}")
+        (ROOT / name).parent.mkdir(exist_ok=True)
+        (ROOT / name).write_text(page(), encoding="utf-8")
+        print(name)

@@ -3,7 +3,8 @@
     vectors in blocks → write_flat, write_coarse → files → open_index → SearchIndex.search → (scores, rows)
 
 `flat` looks at every whole vector. The others look at a small form of every vector (coarse) and score the best
-candidates anew with the whole vectors, which lie beside it on disk: fewer rows may be found, none has another score.
+candidates anew with the whole vectors, which lie beside it on disk: no row has another score. How far `fp16` and `int8`
+can be off is known (slack), so that a search over shards can tell when it has missed nothing; `rabitq` may miss a row.
 """
 
 import struct
@@ -44,8 +45,25 @@ SAME_SCORE = 1e-6
 """Rounding of a score: matrix products sum in another order than FAISS's kernel."""
 
 
-REFINE: dict[str, tuple[int, ...]] = {"flat": (), "fp16": (2, 4, 8), "rabitq": (10, 20, 40, 80)}
+REFINE: dict[str, tuple[int, ...]] = {
+    "flat": (),
+    "fp16": (2, 4, 8),
+    "int8": (2, 4, 8),
+    "rabitq": (10, 20, 40, 80),
+}
 """kind → candidates per wanted row, least first; the first factor that reaches the wanted recall is kept."""
+
+HALF_STEP = 2.0**-11
+"""Half precision rounds a number by at most this share of it."""
+
+LONGEST = 1.001
+"""Lengths of vectors are 1 but for rounding."""
+
+_ROUNDING = 2.0**-23
+"""A sum of products in single precision is off by at most this for each of them, when the lengths are 1."""
+
+_OTHER_KERNEL = (2, 4, 8, 12)
+"""Dimensions for which FAISS sums the products of many rows in another order than those of one."""
 
 # A score must not depend on which rows and queries share a call, or the ranking would depend on the number of shards.
 # BLAS sums in another order for other shapes (differences to 2e-7), FAISS's own kernel does not: 1, 2, 7 or 64 queries
@@ -65,9 +83,11 @@ def write_coarse(out: HashedFile, kind: str, vectors: Vectors) -> None:
     rows, dim = vectors.shape
     faiss.omp_set_num_threads(1)  # sums in one order
     blocks = (np.ascontiguousarray(vectors[first : first + BLOCK_ROWS]) for first in range(0, rows, BLOCK_ROWS))
-    if kind == "fp16":
-        half = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        _write_streamed(out, half, rows, rows * 2 * dim, (half.sa_encode(block).tobytes() for block in blocks))
+    if kind != "rabitq":
+        empty = _scalar(kind, vectors)
+        _write_streamed(
+            out, empty, rows, rows * empty.code_size, (empty.sa_encode(block).tobytes() for block in blocks)
+        )
         return
     index = faiss.IndexRaBitQFastScan(dim, faiss.METRIC_INNER_PRODUCT)
     if rows:
@@ -75,6 +95,34 @@ def write_coarse(out: HashedFile, kind: str, vectors: Vectors) -> None:
     for block in blocks:
         index.add(block)
     faiss.write_index(index, faiss.PyCallbackIOWriter(out.write))  # type: ignore[attr-defined]
+
+
+def _scalar(kind: str, vectors: Vectors) -> Any:
+    """Return an empty index of halves or of bytes; 255 steps of one length span all numbers of the vectors."""
+    of = faiss.ScalarQuantizer.QT_fp16 if kind == "fp16" else faiss.ScalarQuantizer.QT_8bit_uniform
+    empty: Any = faiss.IndexScalarQuantizer(vectors.shape[1], of, faiss.METRIC_INNER_PRODUCT)
+    if kind == "int8" and len(vectors):
+        ends = np.repeat(np.array([[vectors.min()], [vectors.max()]], np.float32), vectors.shape[1], axis=1)
+        empty.train(ends)
+    return empty
+
+
+def _slack(coarse: Any, vectors: Vectors) -> float:
+    """Return by how much a score of the coarse form can differ from the exact one; inf: nobody knows.
+
+    The error of a row's numbers is a vector, and its product with a query of length 1 at most as long as that vector.
+    Bytes are compared with the whole vectors: at most 0.013 for python3-doc, where half a step each would be 0.021.
+    """
+    if not isinstance(coarse, faiss.IndexScalarQuantizer):
+        return np.inf
+    error = HALF_STEP
+    if coarse.sq.qtype == faiss.ScalarQuantizer.QT_8bit_uniform:
+        error = 0.0
+        for first in range(0, len(vectors), BLOCK_ROWS):
+            block = vectors[first : first + BLOCK_ROWS]
+            difference = coarse.reconstruct_n(first, len(block)) - block
+            error = max(error, float(np.sqrt(np.einsum("ij,ij->i", difference, difference).max())))
+    return float(LONGEST * error + 2 * _ROUNDING * coarse.d)
 
 
 def _write_streamed(out: HashedFile, empty: Any, rows: int, length: int, codes: Iterable[bytes]) -> None:
@@ -95,44 +143,49 @@ class SearchIndex:
 
     def __init__(self, exact: Any, coarse: Any, refine: int, vectors: Vectors) -> None:
         """vectors: the whole ones, mapped, (rows, dim)."""
-        self._exact, self._coarse, self._refine, self.vectors = exact, coarse, refine, vectors
-        self.rows, self.dim = exact.ntotal, exact.d
+        self._exact, self._coarse, self.refine, self.vectors = exact, coarse, refine, vectors
+        self.rows, self.dim, self.is_exact = exact.ntotal, exact.d, coarse is None
+        self.slack = 0.0 if coarse is None else _slack(coarse, vectors)
 
-    def search(self, vectors: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
-        """Return scores and rows of the k best rows found, (q, k) each, best first; k is at most the rows there are.
-
-        allowed: the rows to choose from, at least k. They are looked at exactly, whatever the kind of the index: a
-        coarse form knows nothing of them, and would have to be asked for too many candidates.
-        """
+    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
+        """Return scores and rows of the k best rows found, (q, k) each, best first; k is at most the rows there are."""
         faiss.omp_set_num_threads(1)  # per calling thread, 0.1 µs; more threads do not help one query
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        if allowed is not None:
-            library: Any = faiss  # its annotations know the C++ constructors, not those that take arrays
-            bitmap = library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            chosen = library.SearchParameters(sel=bitmap)
-            scores, rows = self._exact.search(vectors, k, params=chosen)
-            return scores, rows
-        if self._coarse is None or k * self._refine >= self.rows:
+        if self._coarse is None or k * self.refine >= self.rows:
             scores, rows = self._exact.search(vectors, k)
             return scores, rows
         scores, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
-        for number, candidates in enumerate(self.candidates(vectors, k * self._refine)):
-            near = np.sort(candidates)  # in the order of the file
-            # the kernel of IndexFlatIP: a score has the bits that an exact search gives it
-            best = faiss.knn(
-                vectors[number : number + 1], np.asarray(self.vectors[near]), k, metric=faiss.METRIC_INNER_PRODUCT
-            )
-            scores[number], rows[number] = best[0][0], near[best[1][0]]
+        for number, candidates in enumerate(self.candidates(vectors, k * self.refine)):
+            near = self.scores(vectors[number], candidates)
+            best = np.argsort(-near, kind="stable")[:k]
+            scores[number], rows[number] = near[best], candidates[best]
         return scores, rows
 
-    def scores(self, vector: Vectors, rows: Rows) -> Vectors:
-        """Return the scores of these rows for one vector, to the last bit those of search()."""
-        scores = np.empty(len(rows), np.float32)
+    def scores(self, vector: Vectors, rows: Rows | None = None) -> Vectors:
+        """Return the scores of these rows (None: of all) for one vector, to the last bit those of an exact search."""
+        scores = np.empty(self.rows if rows is None else len(rows), np.float32)
+        if not len(scores):
+            return scores
+        faiss.omp_set_num_threads(1)
         library: Any = faiss  # raw pointers: the arrays must be as C++ expects them, and live until it returns
-        vector, rows = np.ascontiguousarray(vector, np.float32), np.ascontiguousarray(rows, np.int64)
-        pointers = library.swig_ptr(vector), len(rows), library.swig_ptr(scores), library.swig_ptr(rows)
-        self._exact.compute_distance_subset(1, *pointers)
+        vector = np.ascontiguousarray(vector, np.float32)
+        query, out = library.swig_ptr(vector), library.swig_ptr(scores)
+        if rows is None and self.dim not in _OTHER_KERNEL:
+            library.fvec_inner_products_ny(out, query, self._exact.get_xb(), self.dim, self.rows)
+            return scores
+        rows = np.arange(self.rows) if rows is None else np.ascontiguousarray(rows, np.int64)
+        self._exact.compute_distance_subset(1, query, len(rows), out, library.swig_ptr(rows))
         return scores
+
+    def near(self, vector: Vectors, count: int) -> tuple[Vectors, Rows]:
+        """Return what the coarse form holds for the best rows: its own scores, best first, and the rows."""
+        faiss.omp_set_num_threads(1)
+        library: Any = faiss  # search() of FAISS's Python checks and copies for 10 µs, a sixth of what 4,000 rows take
+        vector = np.ascontiguousarray(vector, np.float32)
+        scores, rows = np.empty(count, np.float32), np.empty(count, np.int64)
+        out = library.swig_ptr(scores), library.swig_ptr(rows)
+        self._coarse.search_c(1, library.swig_ptr(vector), count, *out)
+        return scores, rows
 
     def candidates(self, vectors: Vectors, count: int) -> Rows:
         """Return the rows that the coarse form holds for the best, (q, count), best first."""

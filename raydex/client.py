@@ -1,28 +1,40 @@
-"""Talk to a running service: typed answers, typed errors.
+"""Talk to a running service: typed answers, typed errors, in blocking and in async code.
 
-    with RaydexClient("http://127.0.0.1:8000") as client:
+    with RaydexClient("http://127.0.0.1:8000", api_key="…") as client:
         for result in client.search("how do I open a file", k=3).results:
             print(result.score, result.source)
 
-Every failure is a ServiceError. 429 and 503 are asked again, no sooner than Retry-After says.
+    async with AsyncRaydexClient("http://127.0.0.1:8000") as client:
+        answer = await client.search("how do I open a file", k=3)
+
+Every failure is a ServiceError. 429, 503 and lost connections are asked again, no sooner than Retry-After says: all
+that is asked here only reads, so it may be asked twice.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from raydex.errors import ServiceError
-from utils.retry import call_with_retries
+from raydex.errors import ConfigError, ServiceError
+from utils.retry import backoff_s, retry_after_s
 
-ATTEMPTS = 4
-LONGEST_RETRY_AFTER_S = 30.0
+BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 8.0
 POLL_S = 0.5
 TRY_AGAIN = frozenset({429, 503})
+LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
+"""Connections refused or broken. Not timeouts: a service that is slow is not helped by asking it twice."""
+
+UNSENT = (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError)
+"""What httpx raises when there is no response: also of a URL too long, and of text that is not Unicode."""
+
+T = TypeVar("T")
 
 
 class _Record(BaseModel):
@@ -32,8 +44,9 @@ class _Record(BaseModel):
 class Result(_Record):
     """One passage. score: higher is better; source: page URL#anchor; content: plain text of foreign pages.
 
-    scores: `dense`, the cosine, and `lexical`, BM25. highlights, excerpt: characters start:end of content. more: next
-    best sections of the page, with group_by="page". copies: URLs of passages that say the same.
+    scores: `dense`, the cosine, `lexical`, BM25, and `rerank`, by which it is ranked if it is there. highlights,
+    excerpt: characters start:end of content. more: next best sections of the page, with group_by="page". copies: URLs
+    of passages that say the same.
     """
 
     rank: int
@@ -78,9 +91,11 @@ class QueryAnswer(_Record):
 
 
 class Suggestion(_Record):
-    """A symbol, title or heading. is_corrected: spelled otherwise than what was typed."""
+    """kind: symbol, title or heading; url: where it leads. is_corrected: spelled otherwise than what was typed."""
 
     text: str
+    kind: str = ""
+    url: str = ""
     index: str
     is_corrected: bool
 
@@ -121,6 +136,7 @@ class IndexInfo(_Record):
     bytes: int
     model: str
     current_snapshot_id: str
+    refused_snapshot_id: str = ""
     stale: bool
 
 
@@ -128,28 +144,154 @@ class _Indexes(_Record):
     indexes: tuple[IndexInfo, ...]
 
 
-Answer = TypeVar("Answer", bound=_Record)
+class SearchOptions(TypedDict, total=False):
+    """What a search takes beside its query; what is left out is the service's to decide (its /docs)."""
+
+    k: int
+    offset: int
+    index: Sequence[str]
+    mode: Literal["hybrid", "dense", "lexical"]
+    group_by: Literal["none", "section", "page"]
+    source: Sequence[str]
+    version: Sequence[str]
+    language: Sequence[str]
+    kind: Sequence[Literal["prose", "code", "api"]]
+    path: Sequence[str]
+    facets: bool
+    explain: bool
+    rerank: bool
+    timeout_ms: int
 
 
-class RaydexClient:
-    """One service. Safe to share between threads; connections are kept and used again.
+class ClientSettings(TypedDict, total=False):
+    """attempts: of one call [4], 1 never asks again. timeout_s: of one attempt [30]; deadline_s: of all, waits
+    included [60].
+    """
 
-    attempts: of one call while the service answers 429 or 503; 1 never asks again. wait: how to let seconds pass.
+    api_key: str
+    timeout_s: float
+    attempts: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[T]):
+    """A request, and how its answer is read. content: arguments of httpx (params, json)."""
+
+    method: str
+    path: str
+    read: Callable[[bytes], T]
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+
+_INDEXES = _Call("GET", "/indexes", lambda body: _Indexes.model_validate_json(body).indexes)
+_READY = _Call("GET", "/readyz", lambda _: None)
+
+
+def _search_raw(query: str, options: SearchOptions) -> _Call[bytes]:
+    return _Call("GET", "/search", bytes, {"params": {"query": query, **options}})
+
+
+def _search(query: str, options: SearchOptions) -> _Call[SearchAnswer]:
+    return _Call("GET", "/search", SearchAnswer.model_validate_json, {"params": {"query": query, **options}})
+
+
+def _search_many(queries: Sequence[str], options: SearchOptions) -> _Call[BatchAnswer]:
+    return _Call("POST", "/search", BatchAnswer.model_validate_json, {"json": {"queries": [*queries], **options}})
+
+
+def _suggest(prefix: str, k: int, index: Sequence[str]) -> _Call[tuple[Suggestion, ...]]:
+    parameters = {"query": prefix, "k": k, "index": [*index]}
+    read = _Suggestions.model_validate_json
+    return _Call("GET", "/suggest", lambda body: read(body).suggestions, {"params": parameters})
+
+
+def _section(section_id: str) -> _Call[SectionAnswer]:
+    return _Call("GET", f"/sections/{quote(section_id, safe='')}", SectionAnswer.model_validate_json)
+
+
+Outcome = httpx.Response | Exception | None
+"""What came of a step: a response, why there is none, or nothing after a wait."""
+Steps = Generator[_Call[Any] | float, Outcome, T]
+"""What is to be done for an answer: a call to make, or seconds to wait. One client blocks for it, the other awaits."""
+
+
+class _Service:
+    """What both clients share: settings, what is tried again and when, how answers and failures are read."""
+
+    def __init__(self, url: str, settings: ClientSettings) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = settings.get("timeout_s", 30.0)
+        self._attempts, self._deadline_s = settings.get("attempts", 4), settings.get("deadline_s", 60.0)
+        # trust_env: a proxy named in the environment would be asked for 127.0.0.1 too
+        self._connection: dict[str, Any] = {
+            "base_url": self.url,
+            "timeout": self._timeout_s,
+            "trust_env": False,
+            "headers": _credentials(settings.get("api_key", "")),
+        }
+
+    def _steps(self, call: _Call[T]) -> Steps[T]:
+        ends = time.monotonic() + self._deadline_s
+        for attempt in range(self._attempts):
+            timeout_s = max(0.0, min(self._timeout_s, ends - time.monotonic()))
+            outcome = yield replace(call, content={**call.content, "timeout": timeout_s})
+            if isinstance(outcome, httpx.Response) and outcome.is_success:
+                return self._read(call, outcome)
+            error = self._failure(outcome)
+            pause = max(error.retry_after_s, backoff_s(attempt, base_s=BACKOFF_S, cap_s=LONGEST_BACKOFF_S))
+            may_pass = error.status in TRY_AGAIN or isinstance(outcome, LOST)
+            if not may_pass or attempt + 1 == self._attempts or time.monotonic() + pause > ends:
+                raise error
+            yield pause
+        raise ValueError("attempts must be at least 1")
+
+    def _until_ready(self, seconds: float) -> Steps[None]:
+        ends = time.monotonic() + seconds
+        while True:
+            outcome = yield _READY
+            if isinstance(outcome, httpx.Response) and outcome.is_success:
+                return
+            if time.monotonic() >= ends:
+                raise self._failure(outcome)
+            yield POLL_S
+
+    def _is_ready(self) -> Steps[bool]:
+        outcome = yield _READY
+        return isinstance(outcome, httpx.Response) and outcome.is_success
+
+    def _read(self, call: _Call[T], response: httpx.Response) -> T:
+        try:
+            return call.read(response.content)
+        except ValidationError as error:
+            raise ServiceError(self.url, response.status_code, "unexpected_answer", str(error)) from error
+
+    def _failure(self, outcome: Outcome) -> ServiceError:
+        if not isinstance(outcome, httpx.Response):
+            return ServiceError(self.url, 0, type(outcome).__name__, str(outcome) or "no answer in time")
+        body = _error_body(outcome)
+        return ServiceError(
+            self.url,
+            outcome.status_code,
+            str(body.get("type", "unknown")),
+            str(body.get("message", outcome.text[:200])),
+            str(body.get("request_id", outcome.headers.get("X-Request-Id", ""))),
+            retry_after_s(outcome.headers.get("Retry-After", "")),
+        )
+
+
+class RaydexClient(_Service):
+    """One service, for code that blocks. Safe to share between threads; connections are kept and used again.
+
+    wait: how to let seconds pass.
     """
 
     def __init__(
-        self,
-        url: str,
-        *,
-        timeout_s: float = 30.0,
-        attempts: int = ATTEMPTS,
-        wait: Callable[[float], None] = time.sleep,
+        self, url: str, *, wait: Callable[[float], None] = time.sleep, **settings: Unpack[ClientSettings]
     ) -> None:
-        self._url = url.rstrip("/")
-        self._attempts = attempts
+        super().__init__(url, settings)
         self._wait = wait
-        # trust_env: a proxy named in the environment would be asked for 127.0.0.1 too
-        self._http = httpx.Client(base_url=self._url, timeout=timeout_s, trust_env=False)
+        self._http = httpx.Client(**self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -162,90 +304,120 @@ class RaydexClient:
     def close(self) -> None:
         self._http.close()
 
-    def search(
-        self, query: str, *, k: int = 10, index: Sequence[str] = (), offset: int = 0, **options: Any
-    ) -> SearchAnswer:
-        """options: mode, group_by, source, version, language, kind, path, facets, explain; see the service's /docs."""
-        return self._typed(SearchAnswer, self.search_raw(query, k=k, index=index, offset=offset, **options))
+    def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchAnswer:
+        return self._drive(self._steps(_search(query, options)))
 
-    def search_raw(
-        self, query: str, *, k: int = 10, index: Sequence[str] = (), offset: int = 0, **options: Any
-    ) -> bytes:
+    def search_raw(self, query: str, **options: Unpack[SearchOptions]) -> bytes:
         """Return the body of GET /search as it came."""
-        parameters = {"query": query, "k": k, "offset": offset, "index": list(index), **options}
-        return self._call("GET", "/search", params=parameters)
+        return self._drive(self._steps(_search_raw(query, options)))
 
-    def search_many(
-        self, queries: Sequence[str], *, k: int = 10, index: Sequence[str] = (), offset: int = 0, **options: Any
-    ) -> BatchAnswer:
+    def search_many(self, queries: Sequence[str], **options: Unpack[SearchOptions]) -> BatchAnswer:
         """Ask several queries in one request; answers come in their order."""
-        body = {"queries": list(queries), "k": k, "offset": offset, "index": list(index), **options}
-        return self._typed(BatchAnswer, self._call("POST", "/search", json=body))
+        return self._drive(self._steps(_search_many(queries, options)))
 
     def suggest(self, prefix: str, *, k: int = 10, index: Sequence[str] = ()) -> tuple[Suggestion, ...]:
-        parameters = {"query": prefix, "k": k, "index": list(index)}
-        return self._typed(_Suggestions, self._call("GET", "/suggest", params=parameters)).suggestions
+        return self._drive(self._steps(_suggest(prefix, k, index)))
 
     def indexes(self) -> tuple[IndexInfo, ...]:
-        return self._typed(_Indexes, self._call("GET", "/indexes")).indexes
+        return self._drive(self._steps(_INDEXES))
 
     def section(self, section_id: str) -> SectionAnswer:
-        return self._typed(SectionAnswer, self._call("GET", f"/sections/{quote(section_id, safe='')}"))
+        return self._drive(self._steps(_section(section_id)))
 
     def ready(self) -> bool:
-        try:
-            self._call_once("GET", "/readyz")
-        except ServiceError:
-            return False
-        return True
+        return self._drive(self._is_ready())
 
     def wait_ready(self, seconds: float) -> None:
         """Return when the service is ready; raise the last ServiceError when it is not within so many seconds."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                self._call_once("GET", "/readyz")
-                return
-            except ServiceError:
-                if time.monotonic() >= deadline:
-                    raise
-            self._wait(POLL_S)
+        self._drive(self._until_ready(seconds))
 
-    def _call(self, method: str, path: str, **content: Any) -> bytes:
-        return call_with_retries(
-            lambda: self._call_once(method, path, **content),
-            attempts=self._attempts,
-            should_retry=lambda error: isinstance(error, ServiceError) and error.status in TRY_AGAIN,
-            least_wait_s=lambda error: error.retry_after_s if isinstance(error, ServiceError) else 0.0,
-            wait=self._wait,
-        )
-
-    def _call_once(self, method: str, path: str, **content: Any) -> bytes:
+    def _drive(self, steps: Steps[T]) -> T:
+        outcome: Outcome = None
         try:
-            response = self._http.request(method, path, **content)
-        except httpx.HTTPError as error:
-            detail = str(error) or "no answer in time"
-            raise ServiceError(self._url, 0, type(error).__name__, detail) from error
-        if not response.is_success:
-            raise self._failure(response)
-        return response.content
+            while True:
+                step = steps.send(outcome)
+                outcome = self._wait(step) if isinstance(step, float) else self._send(step)
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
-    def _failure(self, response: httpx.Response) -> ServiceError:
-        body = _error_body(response)
-        return ServiceError(
-            self._url,
-            response.status_code,
-            str(body.get("type", "unknown")),
-            str(body.get("message", response.text[:200])),
-            str(body.get("request_id", response.headers.get("X-Request-Id", ""))),
-            _retry_after_s(response),
-        )
-
-    def _typed(self, kind: type[Answer], body: bytes) -> Answer:
+    def _send(self, call: _Call[Any]) -> Outcome:
         try:
-            return kind.model_validate_json(body)
-        except ValidationError as error:
-            raise ServiceError(self._url, 200, "unexpected_answer", str(error)) from error
+            return self._http.request(call.method, call.path, **call.content)
+        except UNSENT as error:
+            return error
+
+
+class AsyncRaydexClient(_Service):
+    """The same service for async code: each method of RaydexClient, awaited. It belongs to one event loop."""
+
+    def __init__(
+        self, url: str, *, wait: Callable[[float], Awaitable[None]] = asyncio.sleep, **settings: Unpack[ClientSettings]
+    ) -> None:
+        super().__init__(url, settings)
+        self._wait = wait
+        self._http = httpx.AsyncClient(**self._connection)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchAnswer:
+        return await self._drive(self._steps(_search(query, options)))
+
+    async def search_raw(self, query: str, **options: Unpack[SearchOptions]) -> bytes:
+        return await self._drive(self._steps(_search_raw(query, options)))
+
+    async def search_many(self, queries: Sequence[str], **options: Unpack[SearchOptions]) -> BatchAnswer:
+        return await self._drive(self._steps(_search_many(queries, options)))
+
+    async def suggest(self, prefix: str, *, k: int = 10, index: Sequence[str] = ()) -> tuple[Suggestion, ...]:
+        return await self._drive(self._steps(_suggest(prefix, k, index)))
+
+    async def indexes(self) -> tuple[IndexInfo, ...]:
+        return await self._drive(self._steps(_INDEXES))
+
+    async def section(self, section_id: str) -> SectionAnswer:
+        return await self._drive(self._steps(_section(section_id)))
+
+    async def ready(self) -> bool:
+        return await self._drive(self._is_ready())
+
+    async def wait_ready(self, seconds: float) -> None:
+        await self._drive(self._until_ready(seconds))
+
+    async def _drive(self, steps: Steps[T]) -> T:
+        outcome: Outcome = None
+        try:
+            while True:
+                step = steps.send(outcome)
+                outcome = await (self._wait(step) if isinstance(step, float) else self._send(step))
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    async def _send(self, call: _Call[Any]) -> Outcome:
+        try:
+            return await self._http.request(call.method, call.path, **call.content)
+        except UNSENT as error:
+            return error
+
+
+def _credentials(api_key: str) -> dict[str, str]:
+    """Return the header of a key. One that no header can hold is refused here, where it is not shown."""
+    key = api_key.strip()  # a key read from a file ends in a new line
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError("the API key holds characters that no key has; was it copied whole?")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _error_body(response: httpx.Response) -> Mapping[str, Any]:
@@ -256,10 +428,3 @@ def _error_body(response: httpx.Response) -> Mapping[str, Any]:
         return {}
     error = document.get("error") if isinstance(document, dict) else None
     return error if isinstance(error, dict) else {}
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    try:
-        return min(LONGEST_RETRY_AFTER_S, max(0.0, float(response.headers.get("Retry-After", 0))))
-    except ValueError:  # an HTTP date; our service sends seconds
-        return 0.0

@@ -22,6 +22,8 @@
     ├── SectionNotFound          no served index holds this section
     ├── RollbackRefused          the service cannot make that snapshot live
     ├── QueryError               a query is empty, too long or out of range
+    ├── Overloaded               more searches wait than the service lets in
+    ├── PrometheusError          Prometheus does not answer, or refuses an expression
     ├── RequestRefused           a request is over a limit, or malformed, before anybody looks at its meaning
     │   ├── MalformedRequest     its URL or headers are not well formed
     │   ├── UriTooLong           its URL is longer than the limit
@@ -29,6 +31,9 @@
     │   ├── BodyTooLarge         its body is longer than the limit
     │   └── BodyTooSlow          its body did not come in time
     ├── DeadlineExceeded         an answer was not ready within the time the request allowed
+    ├── AuthError                a request without a valid API key
+    ├── Forbidden                a request that its key, or where it comes from, does not allow
+    ├── RateLimited              a key made more requests than it may
     └── ServiceError             the service gave an error, or no answer at all (raised by the client)
 
 Each message says what, where, found against expected, and what to do. All facts go through `super().__init__`, so
@@ -280,6 +285,28 @@ class QueryError(RaydexError):
         return f"{self.field}: {self.message}"
 
 
+class Overloaded(RaydexError):
+    """More searches wait than the service lets in; the same request may be taken a moment later."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(waiting)
+        self.waiting = waiting
+
+    def __str__(self) -> str:
+        return f"{self.waiting} searches are waiting, and no more are let in (max_waiting). Ask again in a second."
+
+
+class PrometheusError(RaydexError):
+    """Prometheus does not answer, does not start, or refuses an expression."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where, self.reason = where, reason
+
+    def __str__(self) -> str:
+        return f"Prometheus ({self.where}): {self.reason}. See docs/monitoring.md."
+
+
 class RequestRefused(RaydexError):
     """A request is over a limit, or malformed; its meaning was not looked at."""
 
@@ -316,6 +343,35 @@ class DeadlineExceeded(RaydexError):
             f"no answer within {self.timeout_ms} ms. Ask for less (k, queries), allow more (timeout_ms), or ask again "
             "when the service has less to do."
         )
+
+
+class AuthError(RaydexError):
+    """A request without a valid API key. One text whatever is wrong with it, so that nothing is learned by trying.
+
+    is_given: there was one. It only changes WWW-Authenticate.
+    """
+
+    def __init__(self, *, is_given: bool = False) -> None:
+        super().__init__()
+        self.is_given = is_given
+
+    def __str__(self) -> str:
+        return "a valid API key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+
+
+class Forbidden(RaydexError):
+    """A request that its key, or where it comes from, does not allow."""
+
+
+class RateLimited(RaydexError):
+    """A key made more requests than it may. limit: `20/second`; retry_after_s: seconds until there is room again."""
+
+    def __init__(self, limit: str, retry_after_s: float) -> None:
+        super().__init__(limit, retry_after_s)
+        self.limit, self.retry_after_s = limit, retry_after_s
+
+    def __str__(self) -> str:
+        return f"more than {self.limit} with this key; try again in {self.retry_after_s:g} s."
 
 
 class ServiceError(RaydexError):

@@ -22,6 +22,11 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
 
+    @property
+    def exported(self) -> str:
+        """Its name in Prometheus. A histogram has `_bucket`, `_sum` and `_count` of it."""
+        return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
+
 
 def _build(name: str, kind: Literal["counter", "gauge"], help_: str, *labels: str) -> Metric:
     return Metric(name=name, kind=kind, program="build", help=help_, labels=labels)
@@ -66,8 +71,8 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_requests",
             "counter",
-            "HTTP requests by route and outcome (ok, client_error, not_ready, too_late, error). Rising error: look at "
-            "the log; rising too_late: searches pass their timeout_ms.",
+            "HTTP requests by route and outcome (ok, client_error, overloaded, not_ready, too_late, error). Rising "
+            "error: look at the log; rising overloaded: add replicas; rising too_late: searches pass their timeout_ms.",
             "route",
             "outcome",
         ),
@@ -79,11 +84,35 @@ METRICS: dict[str, Metric] = {
             buckets=SECONDS,
         ),
         _serve(
+            "raydex_refused_requests",
+            "counter",
+            "Requests refused before a route saw them, by reason (auth_error, forbidden, rate_limited). Rising "
+            "auth_error: a key ended, or somebody tries.",
+            "reason",
+        ),
+        _serve(
+            "raydex_limiter_failures",
+            "counter",
+            "Times the Redis that counts rates did not answer, at most one in 5 s; replicas count alone meanwhile.",
+        ),
+        _serve(
             "raydex_search_stage_seconds",
             "histogram",
             "Seconds per search stage. Rising embed: too few replicas; rising scan: shards too large.",
             "stage",
             buckets=SECONDS,
+        ),
+        _serve(
+            "raydex_answers",
+            "counter",
+            "Answers of GET /search by origin (computed, kept, shared). kept / all: the hit rate of the cache. A fall: "
+            "callers ask other things, or snapshots change often.",
+            "origin",
+        ),
+        _serve(
+            "raydex_waiting",
+            "gauge",
+            "Searches that wait in a replica. Near max_waiting: callers are about to be refused, add replicas.",
         ),
         _serve(
             "raydex_results",
@@ -95,6 +124,13 @@ METRICS: dict[str, Metric] = {
             "raydex_zero_result_queries",
             "counter",
             "Queries answered without one hit. A rise: callers page beyond the end, or an index is empty.",
+        ),
+        _serve(
+            "raydex_rerank_fall_through",
+            "counter",
+            "Queries answered without reranking, or with less of it, by reason (budget, failure, no_model). Rising "
+            "budget: too many requests for the model, or too small a budget.",
+            "reason",
         ),
         _serve(
             "raydex_snapshot_age_seconds",
@@ -154,6 +190,13 @@ METRICS: dict[str, Metric] = {
             "raydex_last_run_failures",
             "gauge",
             "Runs of build_index.py in a row that published nothing, from last_build.json. Above 0: read its message.",
+            "index",
+        ),
+        _serve(
+            "raydex_last_run_exit_code",
+            "gauge",
+            "Exit code of the last run of build_index.py, from last_build.json: 0 published, 3 too many failed pages, "
+            "4 nothing to index, 5 refused by the gate.",
             "index",
         ),
         _serve(

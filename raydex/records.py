@@ -105,6 +105,8 @@ def new_page(source: Source, crawl_url: str, body: bytes, content_type: str, *, 
 
 
 SectionKind = Literal["prose", "code", "api"]
+NameKind = Literal["symbol", "title", "heading"]
+"""What a suggestion is the name of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,7 +315,7 @@ class Query:
 
     text: plain words; "quoted words" must stand so, a word after `-` must not. group_by: one hit for each chunk,
     section or page. facets: count the groups found by source, version, language and kind. explain: say of each hit
-    what its score is made of.
+    what its score is made of. rerank: have a cross-encoder look again at the best hits; None: where there is one.
     """
 
     text: str
@@ -324,6 +326,7 @@ class Query:
     group_by: Grouping = "section"
     facets: bool = False
     explain: bool = False
+    rerank: bool | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.offset < 0:
@@ -334,8 +337,9 @@ class Query:
 class Hit:
     """One answer to a query. rank: 1-based; score: higher is better, and its meaning that of the mode.
 
-    scores: `dense`, the cosine in [−1, 1], and `lexical`, BM25, where the passage has them. highlights: characters
-    start:end of the chunk's text that the query's words stand for; excerpt: the part of it around most of them.
+    scores: `dense`, the cosine in [−1, 1], `lexical`, BM25, and `rerank`, a cross-encoder's, where it has them; by the
+    last, if it is there, hits are ordered. highlights: characters start:end of the chunk's text that the query's words
+    stand for; excerpt: the part of it around most of them.
     more: other hits of the same group, best first. copies: URLs of passages left out because they say the same.
     explanation: what the score is the sum of.
     """
@@ -358,13 +362,15 @@ class Hit:
 class Found:
     """What a query found. facets: name → value → hits of all pages. message: what to know of it, "" most times.
 
-    confidence: from 0 to 1, whether the answer is there at all; None where only one leg has looked.
+    confidence: from 0 to 1, whether the answer is there at all; None where only one leg has looked. fell_through: why
+    it was not reranked, or not as far as it should (budget, failure, no_model); "" when nothing went wrong.
     """
 
     hits: tuple[Hit, ...]
     confidence: float | None = None
     facets: dict[str, dict[str, int]] = field(default_factory=dict)
     message: str = ""
+    fell_through: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 
 from raydex.ann import (
     REFINE,
-    Mask,
     Rows,
     SearchIndex,
     best_rows,
@@ -231,7 +230,7 @@ class OpenShard:
         self.shard = shard
         self.chunk_ids: list[str] = chunks["chunk_id"].to_pylist()
         self._section_ids: list[str] = sections["section_id"].to_pylist()
-        self._index = index
+        self.index = index
         self.chunks = _columns(chunks)
         self.sections = _columns(sections)
         self.pages = _columns(pages)
@@ -251,29 +250,23 @@ class OpenShard:
     def page_count(self) -> int:
         return self.shard.page_count
 
-    def search(self, vectors: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
+    def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
         """Return the scores and rows, (q, min(k, rows of the shard)) each, best first; ties in no particular order.
-
-        allowed: choose from these rows only.
 
         A score is the bit-equal inner product of the two vectors whatever else is in the shard or the call, and
         whatever the kind of the index: one that is not exact may miss a row, but gives none another score.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(f"query vectors are {vectors.shape}, expected (q, {self.dim})")
-        k = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
+        k = min(k, len(self))
         if not k or not len(vectors):
             return np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
-        return self._index.search(vectors, k, allowed)
-
-    def scores(self, vector: Vectors, rows: Rows) -> Vectors:
-        """Return the scores of these rows, bit-equal to those of search(). vector: (dim,)."""
-        return self._index.scores(vector, rows)
+        return self.index.search(vectors, k)
 
     @property
     def vectors(self) -> Vectors:
         """The whole vectors, mapped; row i belongs to row i of the chunks."""
-        return self._index.vectors
+        return self.index.vectors
 
     def chunk(self, row: int) -> Chunk:
         return Chunk(**{name: column[row] for name, column in self._of_chunk.items()})

@@ -3,7 +3,7 @@
 make_snapshot(tmp_path / "docs", {"https://docs.example.org/io.html#files": "Open a file."}, HashEmbedder()) → Manifest
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from raydex.build.lexicon import index_words
 from raydex.embed import Embedder
-from raydex.records import Chunk, Manifest, Section, Shard, stable_id
+from raydex.records import Chunk, Manifest, PageInfo, Section, Shard, stable_id
 from raydex.shard import write_shard
 from raydex.snapshot import publish
 from raydex.tables import chunks_to_table, pages_to_table, sections_to_table
@@ -27,14 +27,15 @@ def make_snapshot(
     now: datetime | None = None,
     published: bool = True,
     words: bool = True,
+    page: Callable[[PageInfo], PageInfo] = lambda info: info,
 ) -> Manifest:
     """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot.
 
-    words: with a lexical index.
+    words: with a lexical index. page: changes what is known of a page.
     """
     pairs = [_section_and_chunk(url, text, embedder) for url, text in texts.items()]
     parts = [[pair for pair in pairs if int(pair[0].page_id[:8], 16) % shards == part] for part in range(shards)]
-    written = tuple(_shard(index_dir, f"{number:05d}", part, embedder) for number, part in enumerate(parts))
+    written = tuple(_shard(index_dir, f"{number:05d}", part, embedder, page) for number, part in enumerate(parts))
     gate = {"checksums": "passed: all files"}
     lexical = index_words(written, index_dir / "objects", index_dir / "work") if words else None
     manifest = write_manifest_of(
@@ -68,7 +69,13 @@ def _section_and_chunk(url: str, text: str, embedder: Embedder) -> tuple[Section
     return section, chunk
 
 
-def _shard(index_dir: Path, shard_id: str, part: list[tuple[Section, Chunk]], embedder: Embedder) -> Shard:
+def _shard(
+    index_dir: Path,
+    shard_id: str,
+    part: list[tuple[Section, Chunk]],
+    embedder: Embedder,
+    page: Callable[[PageInfo], PageInfo],
+) -> Shard:
     chunks = [chunk for _, chunk in part]
     vectors = (
         embedder.embed_passages([chunk.embedder_input for chunk in chunks])
@@ -76,5 +83,5 @@ def _shard(index_dir: Path, shard_id: str, part: list[tuple[Section, Chunk]], em
         else np.empty((0, embedder.info.dim), np.float32)
     )
     sections = sections_to_table([section for section, _ in part])
-    pages = pages_to_table([page_of(chunk) for chunk in chunks])
+    pages = pages_to_table([page(page_of(chunk)) for chunk in chunks])
     return write_shard(shard_id, chunks_to_table(chunks), vectors, sections, pages, index_dir / "objects")

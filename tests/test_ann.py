@@ -60,6 +60,50 @@ def test_a_half_precision_index_written_block_by_block_has_the_bytes_that_faiss_
     assert (tmp_path / out.sha256).read_bytes() == faiss.serialize_index(whole).tobytes()
 
 
+def test_an_index_of_bytes_written_block_by_block_has_the_bytes_that_faiss_writes(tmp_path):
+    vectors = clustered(1000)
+    whole = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT)
+    whole.train(vectors)
+    whole.add(vectors)
+    with write_by_checksum(tmp_path) as out:
+        write_coarse(out, "int8", vectors)
+    assert (tmp_path / out.sha256).read_bytes() == faiss.serialize_index(whole).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+@pytest.mark.parametrize("count", [3, 700, 5000])
+def test_a_kind_with_a_known_error_ranks_as_exact_search_does_ties_included(tmp_path, kind, count):
+    """However near the scores are to each other, which is where a coarse form cannot tell them apart."""
+    rng = np.random.default_rng(count)
+    near = normalised(clustered(1) + rng.normal(size=(count, DIM)) * 10.0 ** rng.uniform(-6, 0, size=(count, 1)))
+    near[rng.integers(count, size=count // 3)] = near[0]
+    chunks = [sample_chunk(number) for number in range(count)]
+    snapshots = []
+    for name, shards in (("flat", 1), (kind, 3)):
+        written = write_snapshot(tmp_path / name, chunks, near, shards=shards, kind=name)
+        snapshots.append(open_snapshot(tmp_path / name, written.snapshot_id))
+    exact, coarse = (DenseSearcher("docs", snapshot) for snapshot in snapshots)
+    assert kind in {shard.shard.index_kind for shard in snapshots[1].shards}  # one that finds too little is flat
+    for query in np.concatenate([near[:3], as_queries(near[:20])]):
+        for wanted in (1, 10, 200):
+            ranked = [
+                [(score, of.chunk_id(row)) for score, row in zip(*(part.tolist() for part in found), strict=True)]
+                for of in (exact, coarse)
+                for found in [of.rank(query, wanted)]
+            ]
+            assert ranked[0] == ranked[1]
+            assert len(ranked[0]) == min(wanted, count)
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+def test_a_coarse_score_is_not_off_by_more_than_the_index_says(tmp_path, kind):
+    shard = open_shard(make(tmp_path, clustered(3000), kind), tmp_path)
+    for query in as_queries(clustered(20, seed=4)):
+        coarse, rows = shard.index.near(query, 3000)
+        error = np.abs(coarse - shard.index.scores(query, rows)).max()
+        assert 0 < error <= shard.index.slack
+
+
 @pytest.mark.parametrize("kind", COARSE)
 def test_the_same_vectors_give_the_same_shard_whatever_the_kind(tmp_path, kind):
     assert make(tmp_path / "a", clustered(3000), kind) == make(tmp_path / "b", clustered(3000), kind)

@@ -242,6 +242,31 @@ def test_an_unknown_index_is_told_what_is_served(client):
     )
 
 
+def test_suggestions_say_what_they_name_and_where_they_lead(client):
+    answer = client.get("/suggest", params={"query": "read", "index": "docs"}).json()
+    assert answer["status"] == "ok"
+    expected = {"text": "reading", "kind": "heading", "url": f"{PAGE}#reading", "index": "docs", "is_corrected": False}
+    assert answer["suggestions"] == [expected]
+    (page,) = client.get("/suggest", params={"query": "io.h", "k": 1}).json()["suggestions"]
+    assert (page["text"], page["kind"], page["url"]) == ("io.html", "title", PAGE)
+    corrected = client.get("/suggest", params={"query": "raeding"}).json()["suggestions"]
+    assert [(one["text"], one["is_corrected"]) for one in corrected] == [("reading", True)]
+    assert client.get("/suggest", params={"query": "zzz"}).json()["suggestions"] == []
+
+
+def test_suggestions_of_several_indexes_take_turns_and_name_their_index(client):
+    found = client.get("/suggest", params={"query": "da"}).json()["suggestions"]
+    assert {one["index"] for one in found} == {"docs", "other"}
+    assert len({one["text"] for one in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"), [({}, "query"), ({"query": " "}, "query"), ({"query": "x", "k": 21}, "k")]
+)
+def test_a_wrong_parameter_of_suggest_is_refused_by_name(client, parameters, field):
+    assert_failure(client.get("/suggest", params=parameters), 422, "query_error", field=field)
+
+
 @pytest.mark.parametrize("url", [f"{PAGE}#reading", "https://docs.example.org/guide/net.html?v=2#sockets"])
 def test_a_section_is_returned_whole_for_its_percent_encoded_id(client, url):
     section = client.get(f"/sections/{quote(url, safe='')}").json()
@@ -294,6 +319,7 @@ def test_last_run_is_told_also_when_it_built_nothing(data_dir, recorder):
     assert (told["outcome"], told["exit_code"]) == ("StorageFull", 1)
     assert recorder.values("raydex_last_run_failures", index="docs") == [2]
     assert recorder.values("raydex_last_run_seconds", index="docs") == [7.5]
+    assert recorder.values("raydex_last_run_exit_code", index="docs") == [1]
 
 
 def test_gauges_tell_age_size_and_last_build_from_the_start(data_dir, recorder):
@@ -466,10 +492,10 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
     }
     search = document["paths"]["/search"]["get"]
     filters = {"source", "version", "language", "kind", "path"}
-    options = {"k", "offset", "index", "mode", "group_by", "facets", "explain", "timeout_ms"}
+    options = {"k", "offset", "index", "mode", "group_by", "facets", "explain", "rerank", "timeout_ms"}
     assert {parameter["name"] for parameter in search["parameters"]} == {"query"} | options | filters
     assert all(parameter["description"] for parameter in search["parameters"])
-    refusals = {"400", "404", "405", "408", "413", "414", "422", "431", "503", "504"}
+    refusals = {"400", "401", "403", "404", "405", "408", "413", "414", "422", "429", "431", "503", "504"}
     assert set(search["responses"]) == {"200"} | refusals
     failure = search["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
     assert failure.endswith("/FailureResponse")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.serve import doc_rows, readme_row
 from raydex.config import CODE_VERSION
 
 ROOT = Path(__file__).parents[1]
@@ -22,9 +23,15 @@ def _generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["cli.md", "settings.md", "metrics.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("docs/cli.md", "docs/settings.md", "docs/metrics.md"),
+        *("deploy/prometheus/raydex.rules.yml", "deploy/grafana/raydex.json"),
+    ],
+)
 def test_generated_page_is_up_to_date(page):
-    assert (ROOT / "docs" / page).read_text() == _generator().PAGES[page](), "run `make docs`"
+    assert (ROOT / page).read_text() == _generator().PAGES[page](), "run `make docs`"
 
 
 def test_every_module_is_in_the_file_map():
@@ -91,6 +98,14 @@ def test_embedding_and_build_numbers_of_the_readme_are_those_that_the_benches_wr
         f"with {build['memory_ratio']:.2f} × its memory",
     ):
         assert words in readme, f"README.md should say {words!r} (bench/results/)"
+
+
+def test_numbers_of_the_service_are_those_that_the_bench_wrote():
+    result = json.loads((ROOT / "bench" / "results" / "serve.json").read_text())
+    assert readme_row(result) in (ROOT / "README.md").read_text(), f"README.md should say {readme_row(result)}"
+    page = (ROOT / "docs" / "serving.md").read_text()
+    for row in doc_rows(result):
+        assert row in page, f"docs/serving.md should say {row!r} (bench/results/serve.json)"
 
 
 def test_retrieval_numbers_of_the_readme_are_those_that_the_bench_wrote():

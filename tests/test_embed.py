@@ -23,7 +23,7 @@ from raydex.embed import (
     resolve_model,
 )
 from raydex.embed.batching import padded, token_batches
-from raydex.embed.compiled import processor_precision
+from raydex.embed.conversion import processor_precision
 from raydex.embed.gpu import GpuEmbedder, has_gpu
 from raydex.embed.models import encoder_of
 from raydex.errors import EmbedError
@@ -132,7 +132,7 @@ def test_special_tokens_stand_where_the_model_expects_them(minilm):
 def test_a_converted_model_comes_from_the_cache_and_is_made_again_when_altered(minilm, own_model_cache, monkeypatch):
     (weights,) = own_model_cache.glob("*/model.bin")
     converted = weights.read_bytes()
-    monkeypatch.setattr("raydex.embed.compiled._convert", None)
+    monkeypatch.setattr("raydex.embed.conversion._convert", None)
     load_embedder(MINILM)
     monkeypatch.undo()
     weights.unlink()  # what is open stays as it was

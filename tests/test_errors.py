@@ -29,8 +29,11 @@ SAMPLES = [
     errors.NothingToIndex("docs", "http_404: 1", "report.json"),
     errors.IndexNotFound("docs", ("a", "b")),
     errors.SectionNotFound("https://a/#b"),
+    errors.RollbackRefused("docs: no snapshot before it"),
     errors.RollbackRefused("x"),
     errors.QueryError("k", "at most 100"),
+    errors.Overloaded(256),
+    errors.PrometheusError("http://a:9090", "gives no answer"),
     errors.RequestRefused("x"),
     errors.MalformedRequest("x"),
     errors.UriTooLong("x"),
@@ -38,6 +41,9 @@ SAMPLES = [
     errors.BodyTooLarge("x"),
     errors.BodyTooSlow("x"),
     errors.DeadlineExceeded(250),
+    errors.AuthError(is_given=True),
+    errors.Forbidden("the scope admin is needed"),
+    errors.RateLimited("20/second", 1),
     errors.ServiceError("http://a:8000", 503, "snapshot_not_found", "nothing is published", "r1", 5.0),
 ]
 

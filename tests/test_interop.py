@@ -1,26 +1,14 @@
-"""LangChain loaders as sources, against the real ones that need no network and fakes; the retriever on the real app."""
+"""LangChain loaders as sources, against the real ones that need no network and fakes."""
 
-import asyncio
-import socket
 import sys
-import threading
 from types import SimpleNamespace
 
 import pytest
-import uvicorn
 
-from raydex.client import RaydexClient
-from raydex.config import CrawlConfig, ServeConfig
-from raydex.embed import HashEmbedder
-from raydex.errors import ConfigError, FetchError, ServiceError
+from raydex.config import CrawlConfig
+from raydex.errors import ConfigError, FetchError
 from raydex.interop import load_documents, pages_of_loader
-from raydex.interop.retriever import RaydexRetriever
 from raydex.records import Source, stable_id
-from raydex.serve.app import create_app
-from raydex.serve.engine import Engine
-from raydex.serve.queries import DirectBackend
-from raydex.serve.recorder import MemoryRecorder
-from tests.snapshots import make_snapshot
 from utils.urls import file_url
 
 pytestmark = pytest.mark.filterwarnings("ignore:`langchain-community` is being sunset:DeprecationWarning")
@@ -220,43 +208,3 @@ def test_a_loader_that_breaks_down_keeps_the_pages_before_and_says_what_happened
     assert next(stream).body == b"text 0"
     with pytest.raises(FetchError, match="RuntimeError: the export ended"):
         list(stream)
-
-
-@pytest.fixture(scope="module")
-def retriever(tmp_path_factory):
-    """On the real app with the fake model, served by uvicorn in a thread."""
-    data_dir = tmp_path_factory.mktemp("data")
-    texts = {"https://docs.example.org/io.html#read": "how do I read a file", "https://docs.example.org/#run": "run it"}
-    make_snapshot(data_dir / "docs", texts, HashEmbedder())
-    config = ServeConfig(data_dir=data_dir)
-    app = create_app(DirectBackend(Engine(config), MemoryRecorder()), config)
-    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    with RaydexClient(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-        client.wait_ready(30)
-        yield RaydexRetriever(client=client, k=1)
-    server.should_exit = True
-    thread.join()
-    listener.close()
-
-
-def check_documents(documents):
-    (found,) = documents
-    assert found.page_content == "how do I read a file"
-    assert found.metadata["source"] == "https://docs.example.org/io.html#read"
-    assert found.metadata.keys() == {"source", "title", "score", "headings"}
-
-
-def test_the_retriever_returns_passages_as_documents(retriever):
-    check_documents(retriever.invoke("read a file"))
-
-
-def test_the_retriever_works_where_langchain_awaits(retriever):
-    check_documents(asyncio.run(retriever.ainvoke("read a file")))
-
-
-def test_the_retriever_raises_the_errors_of_the_client(retriever):
-    with pytest.raises(ServiceError):
-        retriever.invoke("")

@@ -20,25 +20,28 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "ann": WORDS,
     "tables": WORDS,
     "columns": WORDS,
-    "lexical": WORDS | {"query"},  # it searches what a query was read as
+    "filters": WORDS,
+    "lexical": WORDS | {"query", "filters"},  # it searches what a query was read as
     "shard": WORDS | {"ann", "tables", "columns"},  # the files of a shard; index and tables are matters of their own
     "digest": WORDS | {"shard"},
     "journal": WORDS,
+    "keys": WORDS,
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
     "storage": WORDS | {"snapshot", "journal"},
     "lineage": WORDS | {"shard", "snapshot", "journal", "storage"},  # both programs roll back
-    "search": WORDS | {"ann", "embed", "shard", "lexical", "query", "snapshot"},
+    "search": WORDS | {"filters", "ann", "embed", "shard", "lexical", "query", "snapshot"},
     "interop": WORDS | {"client", "snapshot", "embed"},
     "observe": WORDS | {"client", "evaluate"},
     "build": WORDS
     | STAGES - {"answer", "client"}
     | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search"}
     | {"interop", "storage", "lineage"},
+    "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
     | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
-    | {"answer", "observe", "evaluate"},
+    | {"answer", "observe", "evaluate", "keys", "monitoring"},  # monitoring: the charts of /ops
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},
@@ -52,11 +55,14 @@ ONLY_IN = {
     "playwright": {"render"},
     "openvino": {"embed"},
     "onnxruntime": {"embed"},
-    "httpx": {"crawl", "client", "answer"},
+    "httpx": {"crawl", "client", "answer", "monitoring"},  # monitoring: Prometheus's HTTP API
+    "starlette": {"serve", "monitoring"},
+    "uvicorn": {"monitoring"},
     "httpcore": {"crawl"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "botocore": {"storage"},
+    "limits": {"serve"},
 }
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 80
 

@@ -245,9 +245,16 @@ def test_a_filter_does_not_change_the_scores_of_what_it_leaves(index):
 
 def test_matching_gives_every_row_that_is_left_or_none_when_all_are(index):
     assert index.matching(parse_query("path")) is None
-    assert index.matching(parse_query("path"), Filters(sources=("python",))).tolist() == [JOIN, THREAD]
-    assert index.matching(parse_query("colour -components")).tolist() == [CLUSTER, BRITISH]
-    assert index.matching(parse_query('"path components"')).tolist() == [JOIN]
+    for text, left in (
+        ("colour -components", [CLUSTER, BRITISH]),
+        ('"path components"', [JOIN]),
+        ('"path"', [JOIN, THREAD]),
+        ("colour -thread", [JOIN, CLUSTER, BRITISH]),
+        ('path "components" -thread', [JOIN]),
+        ('"no such words"', []),
+        ("colour -nosuchword", [JOIN, THREAD, CLUSTER, BRITISH]),
+    ):
+        assert np.flatnonzero(index.matching(parse_query(text))).tolist() == left, text
 
 
 def defined(index, name):
@@ -284,6 +291,8 @@ def test_suggestions_begin_with_what_is_typed_and_forgive_a_letter(index):
     assert next(found.text for found in index.suggest("os.p", 5)) == "os.path.join"
     assert [found.text for found in index.suggest("path jo", 5)] == ["os.path.join"]
     assert [(found.text, found.is_corrected) for found in index.suggest("thraed", 5)] == [("Threads", True)]
+    assert [(found.kind, found.row) for found in index.suggest("os.p", 5)][:2] == [("symbol", JOIN), ("title", JOIN)]
+    assert [(found.kind, found.row) for found in index.suggest("colo", 5)] == [("heading", BRITISH)]
     assert index.suggest("", 5) == []
     assert index.suggest("zzz", 5) == []
     assert len(index.suggest("c", 1)) == 1

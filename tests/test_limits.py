@@ -221,6 +221,51 @@ def test_a_search_that_takes_longer_than_the_request_allows_is_a_504(engine, con
     assert recorder.values("raydex_results") == []
 
 
+class SlowOnce(DirectBackend):
+    """Its model answers from the second call on."""
+
+    calls = 0
+
+    async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
+        self.calls += 1
+        if self.calls == 1:
+            await asyncio.Event().wait()
+        return await super().embed(model_id, texts)
+
+
+def test_whoever_waits_for_the_same_answer_keeps_a_deadline_of_its_own(engine, config):
+    app = create_app(SlowOnce(engine, MemoryRecorder()), config)
+
+    async def ask_twice() -> list[int]:
+        queries = (b"query=x&timeout_ms=100", b"query=x&timeout_ms=30000")
+        answers = await asyncio.gather(*(ask_async(app, "GET", "/search", query=query) for query in queries))
+        return [answer.status for answer in answers]
+
+    assert asyncio.run(ask_twice()) == [504, 200]
+
+
+def test_no_second_index_is_searched_once_time_is_up(config, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_snapshot(tmp_path / name, {f"https://docs.example.org/{name}.html#x": "read a file"}, HashEmbedder())
+    engine = Engine(config.model_copy(update={"data_dir": tmp_path}))
+    app = create_app(DirectBackend(engine, MemoryRecorder()), config.model_copy(update={"data_dir": tmp_path}))
+    begun, answered, real = [], threading.Event(), Searcher.find
+
+    def find(self: Searcher, *positional: Any, **named: Any) -> Any:
+        begun.append(self)
+        answered.wait()
+        return real(self, *positional, **named)
+
+    async def ask_and_go_on() -> Any:
+        answer = await ask_async(app, "GET", "/search", query=b"query=x&mode=lexical&timeout_ms=200")
+        answered.set()
+        return answer
+
+    monkeypatch.setattr(Searcher, "find", find)
+    check_refusal(asyncio.run(ask_and_go_on()), 504)
+    assert len(begun) == 1
+
+
 def test_the_service_has_a_deadline_of_its_own(engine, config):
     limits = LIMITS.model_copy(update={"default_timeout_ms": 30})
     app = create_app(SlowBackend(engine, MemoryRecorder()), config.model_copy(update={"limits": limits}))

@@ -90,6 +90,32 @@ def test_paths_are_whole_segments_of_path_or_url(searcher):
     assert not find(searcher, "walk folder", filters=Filters(paths=("/3/lib",))).hits
 
 
+@pytest.mark.parametrize(
+    ("filters", "folders"),
+    [
+        (Filters(paths=("/",)), {"library", "howto", "library-old"}),
+        (Filters(paths=("https://docs.example.org/",)), {"library", "howto", "library-old"}),
+        (Filters(paths=("/4", "3/howto/#top")), {"howto"}),
+        (Filters(paths=("/3//howto",)), set()),
+        (Filters(paths=("/3/howto/threads.html", "/3/library-old")), {"howto", "library-old"}),
+        (Filters(languages=("EN",)), {"library", "howto", "library-old"}),
+        (Filters(languages=("en-GB",)), {"howto"}),
+        (Filters(languages=("EN-gb",), paths=("/3/library",)), set()),
+        (Filters(languages=("e",)), set()),
+        (Filters(languages=("fr", "EN-GB")), {"howto"}),
+    ],
+)
+def test_a_filter_means_the_same_to_both_legs(tmp_path, filters, folders):
+    def page(info):
+        return replace(info, language="en-GB" if "howto" in info.url else "en")
+
+    make_snapshot(tmp_path / "docs", TEXTS, HashEmbedder(), page=page)
+    searcher = Searcher("docs", open_snapshot(tmp_path / "docs"))
+    for mode in ("hybrid", "dense", "lexical"):
+        found = anchors(find(searcher, "walk folder thread", mode=mode, filters=filters))
+        assert {anchor.split("/")[0] for anchor in found} == folders, mode
+
+
 def test_filters_take_alternatives_and_leave_nothing_when_nothing_fits(searcher):
     kinds = searcher.facts.facets["kind"].values
     assert find(searcher, "thread", filters=Filters(kinds=("code", *kinds))).hits

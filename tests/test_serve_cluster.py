@@ -1,5 +1,6 @@
 """The service on a real Ray: over HTTP, with its metrics, as the script a user starts and stops."""
 
+import asyncio
 import json
 import os
 import signal
@@ -13,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import numpy as np
 import pytest
 
 import serve_index
-from raydex.client import RaydexClient
-from raydex.config import ServeConfig
+from raydex.client import AsyncRaydexClient, RaydexClient, SearchAnswer
+from raydex.config import LimitsConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import ConfigError, ServiceError, SnapshotNotFound
 from raydex.records import Vectors
@@ -55,7 +57,9 @@ def url(cluster: Any, data_dir: Path) -> Iterator[str]:
 
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    config = ServeConfig(data_dir=data_dir, index=("docs", "unbuilt"), embed_batch=8)
+    config = ServeConfig(
+        data_dir=data_dir, index=("docs", "unbuilt"), embed_batch=8, limits=LimitsConfig(body_timeout_s=1)
+    )
     serve.run(build_application(config), name="raydex", route_prefix="/")
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
@@ -73,6 +77,32 @@ def test_concurrent_requests_each_get_their_own_answer(client):
     assert [answer.results[0].content for answer in answers] == list(TEXTS.values())
 
 
+def test_an_async_client_asks_many_at_once(url):
+    async def ask_all() -> list[SearchAnswer]:
+        async with AsyncRaydexClient(url) as client:
+            return await asyncio.gather(*(client.search(text, k=1, index=["docs"]) for text in TEXTS.values()))
+
+    assert [answer.results[0].content for answer in asyncio.run(ask_all())] == list(TEXTS.values())
+
+
+def test_limits_hold_behind_the_proxy(url):
+    with httpx.Client(base_url=url, trust_env=False) as http:
+        long = http.post("/search", content=b"x" * 2_000_000, headers={"Content-Type": "application/json"})
+        deep = http.post("/search", content=b"[" * 100, headers={"Content-Type": "application/json"})
+        late = http.get("/search?query=x&index=docs&timeout_ms=100000")
+    answers = [(answer.status_code, answer.json()["error"]["type"]) for answer in (long, deep, late)]
+    assert answers == [(413, "body_too_large"), (422, "query_error"), (422, "query_error")]
+
+
+def test_a_body_that_trickles_is_let_go_behind_the_proxy(url):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = "POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+        connection.sendall(head.encode())
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
 def test_a_batch_is_answered_in_order(client):
     queries = list(TEXTS.values())[:20]
     batch = client.search_many(queries, k=1, index=["docs"])
@@ -82,6 +112,12 @@ def test_a_batch_is_answered_in_order(client):
 def test_a_section_id_with_slashes_and_anchor_passes_the_proxy(client):
     section_id = next(iter(TEXTS))
     assert client.section(section_id).source == section_id
+
+
+def test_suggestions_pass_the_proxy_and_lead_to_their_sections(client):
+    found = client.suggest("thre", k=20, index=["docs"])
+    assert {one.kind for one in found} == {"title", "heading"}
+    assert all(one.url.split("#")[0] in {url.split("#")[0] for url in TEXTS} for one in found)
 
 
 def test_errors_have_the_shape_and_one_request_id(url, client):
@@ -227,7 +263,7 @@ def test_the_script_refuses_a_taken_port_and_names_it(data_dir, capsys):
 
 
 def test_the_script_refuses_an_address_that_is_not_its_own(data_dir, capsys):
-    assert serve_index.main(["--data-dir", str(data_dir), "--host", "192.0.2.1"]) == 2
+    assert serve_index.main(["--data-dir", str(data_dir), "--host", "192.0.2.1", "--allow-anonymous"]) == 2
     assert "of 192.0.2.1 cannot be used" in capsys.readouterr().err
 
 

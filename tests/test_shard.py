@@ -108,7 +108,7 @@ def test_search_returns_no_more_rows_than_there_are_and_takes_no_queries(tmp_pat
     assert shard.search(random_vectors(0), 5)[0].shape == (0, 5)
 
 
-@pytest.mark.parametrize("dim", [3, 64, 384])
+@pytest.mark.parametrize("dim", [3, 8, 64, 384])
 def test_a_score_is_bit_equal_whatever_shares_its_shard_and_its_call(tmp_path, dim):
     count, queries = 600, random_vectors(400, dim, seed=1)  # 400 × 384 is above the limit where FAISS turns to BLAS
     whole = open_shard(make(tmp_path, count, dim), tmp_path)
@@ -119,8 +119,9 @@ def test_a_score_is_bit_equal_whatever_shares_its_shard_and_its_call(tmp_path, d
         shard = open_shard(make(tmp_path, count, dim, order=part), tmp_path)
         rows = [column[chunk_id] for chunk_id in shard.chunk_ids]
         np.testing.assert_array_equal(all_scores(shard, queries), one_by_one[:, rows])
+        np.testing.assert_array_equal(shard.index.scores(queries[5]), one_by_one[5, rows])
         few = np.arange(0, len(shard), 3)
-        np.testing.assert_array_equal(shard.scores(queries[5], few), one_by_one[5, rows][few])
+        np.testing.assert_array_equal(shard.index.scores(queries[5], few), one_by_one[5, rows][few])
 
 
 def test_concurrent_searches_give_what_one_after_another_give(tmp_path):

@@ -233,9 +233,10 @@ def test_number_of_shards_follows_the_number_of_chunks(chunks, parent, expected)
     ("chunks", "parent", "expected"),
     [
         (10, "", "flat"),
-        (50_001, "", "fp16"),
-        (50_001, "flat", "flat"),
-        (45_000, "fp16", "fp16"),
+        (8_001, "", "int8"),
+        (8_001, "flat", "flat"),
+        (45_000, "fp16", "int8"),
+        (150_000, "rabitq", "rabitq"),
         (10**6, "flat", "rabitq"),
         (1000, "rabitq", "flat"),
     ],

@@ -276,8 +276,8 @@ def test_a_roll_back_over_http_moves_current_and_is_served_when_it_answers(tmp_p
         assert service.client.post("/admin/rollback", json={"index": "docs", "snapshot_id": "../x"}).status_code == 409
 
 
-@pytest.mark.parametrize(("host", "found"), [("127.0.0.1", 200), ("localhost", 200), ("0.0.0.0", 404)])
-def test_admin_routes_are_there_on_loopback_only(tmp_path, first, host, found):
+@pytest.mark.parametrize(("host", "found"), [("127.0.0.1", 200), ("localhost", 200), ("0.0.0.0", 401)])
+def test_without_keys_admin_routes_are_open_on_loopback_only(tmp_path, first, host, found):
     with Service(tmp_path, host=host) as service:
         assert service.client.post("/admin/reload").status_code == found
 
@@ -487,6 +487,18 @@ def test_a_storage_that_cannot_be_reached_changes_nothing(tmp_path, capsys):
         (tmp_path / "remote").rename(tmp_path / "away")  # of a mount that is gone, nothing is seen but this
         assert service.client.post("/admin/reload").json()["snapshot"] == {"docs": before[0]}
         assert service.answer() == before
+
+
+def test_a_current_that_cannot_be_read_changes_nothing_until_it_can(service, tmp_path, first):
+    path = tmp_path / "docs" / "CURRENT"
+    path.unlink()
+    path.mkdir()  # as readable as a file of a mount that hangs
+    other = make(tmp_path, "other", "other")
+    eventually(lambda: service.serves(other, "other"), within_s=20)
+    assert service.answer() == (first, "first")
+    path.rmdir()
+    second = make(tmp_path, "second")
+    eventually(lambda: service.serves(second), within_s=20)
 
 
 def test_an_embed_error_names_itself(tmp_path, first, monkeypatch):

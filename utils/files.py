@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def write_atomically(path: Path, *, durable: bool = True, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Yield a file to write; on success it is fsynced and renamed to path, on any error nothing is left behind.
 
     A reader, and a crash at any moment, sees the old file or the new one, never a mixture. durable=False leaves out the
@@ -28,7 +28,7 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             out.flush()
             if durable:
                 os.fsync(out.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).rename(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -106,8 +106,8 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    with write_atomically(path, durable=durable) as out:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o644) -> None:
+    with write_atomically(path, durable=durable, mode=mode) as out:
         out.write(data)
 
 

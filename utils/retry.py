@@ -1,11 +1,8 @@
-"""Try again, later and later. Standard library only."""
+"""When to try again: later and later, and not before the other side wants to be asked. Standard library only."""
 
 import random
-import time
-from collections.abc import Callable
-from typing import TypeVar
-
-T = TypeVar("T")
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 
 def backoff_s(attempt: int, *, base_s: float, cap_s: float) -> float:
@@ -14,28 +11,17 @@ def backoff_s(attempt: int, *, base_s: float, cap_s: float) -> float:
     Formula: uniform(0, min(cap, base · 2^attempt)), "full jitter" of the AWS Architecture Blog, Exponential Backoff And
     Jitter (2015).
     """
-    return random.uniform(0.0, min(cap_s, base_s * 2**attempt))
+    return random.uniform(0.0, min(cap_s, base_s * 2**attempt))  # noqa: S311 - jitter, no secret
 
 
-def call_with_retries(
-    call: Callable[[], T],
-    *,
-    attempts: int,
-    should_retry: Callable[[Exception], bool],
-    base_s: float = 0.5,
-    cap_s: float = 8.0,
-    least_wait_s: Callable[[Exception], float] = lambda error: 0.0,
-    wait: Callable[[float], None] = time.sleep,
-) -> T:
-    """Return call(), called at most `attempts` times; an error not to be retried, or the last one, is raised.
-
-    least_wait_s: seconds that an error itself asks for (Retry-After); waited when they exceed the backoff.
-    """
-    for attempt in range(attempts):
-        try:
-            return call()
-        except Exception as error:
-            if attempt + 1 == attempts or not should_retry(error):
-                raise
-            wait(max(least_wait_s(error), backoff_s(attempt, base_s=base_s, cap_s=cap_s)))
-    raise ValueError("attempts must be at least 1")
+def retry_after_s(value: str) -> float:
+    """Return the seconds of a Retry-After header, a number or an HTTP date; 0 without one."""
+    if value.isdecimal():
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    if when.tzinfo is None:  # `-0000`: UTC, source unknown
+        when = when.replace(tzinfo=UTC)
+    return max((when - datetime.now(UTC)).total_seconds(), 0.0)

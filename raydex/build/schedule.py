@@ -120,7 +120,7 @@ class Runs:
     def run(self) -> int:
         """Return the exit code of one run; minus the signal that killed it. Its output is ours."""
         run = Run()
-        self._process = subprocess.Popen(self._command, start_new_session=True)
+        self._process = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603 - our own
         if self._over.is_set():  # told to stop while it started
             self._process.terminate()
         code = self._ended(self._process)

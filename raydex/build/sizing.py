@@ -18,10 +18,10 @@ SHARDS_OF_A_SITE = 64
 MOST_CHUNKS_PER_SHARD = 2**20
 """What one task writes: a million chunks are 1.5 GB of vectors, about 1 GB of text, and 0.1 GB of memory in keys."""
 
-KIND_BY_CHUNKS = ((50_000, "flat"), (100_000, "fp16"), (inf, "rabitq"))
-"""Most chunks for each kind. A search of 100,000 chunks takes 5.6 ms flat and 2.2 ms in fp16, both find every row, and
-0.55 ms with RaBitQ (recall .9995 at 20 candidates a row); of a million 25 ms in fp16 and 4.9 ms with RaBitQ (.995 at
-40). Flat and fp16 up to about 2.5 ms, because they miss nothing. ADR 10 has the table, and what was not taken."""
+KIND_BY_CHUNKS = ((8_000, "flat"), (200_000, "int8"), (inf, "rabitq"))
+"""Most chunks for each kind. The 200 best, as hybrid search wants them, take 0.75 ms flat and 0.5 ms in int8 of 16,000
+chunks, 5.7 and 1.9 ms of 100,000, and both find every row; RaBitQ (2.4 ms, .9999 of the rows) scores 2,000 candidates
+anew, and is faster from about 200,000 on. ADR 18: why int8 is exact; ADR 10: the other kinds."""
 
 
 def shard_count(chunks: int, configured: int, parent: int) -> int:

@@ -5,13 +5,12 @@ httpx.Response → Redirect, FetchError, bytes
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin
 
 import httpx
 
 from raydex.errors import FetchError, TooLarge
+from utils.retry import retry_after_s
 from utils.urls import canonical_url
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
@@ -50,21 +49,9 @@ def redirect_of(url: str, response: httpx.Response) -> Redirect:
 
 def refusal_of(url: str, response: httpx.Response) -> FetchError:
     phrase = httpx.codes.get_reason_phrase(response.status_code)
-    return FetchError(url, f"http_{response.status_code}", phrase, retry_after_s(response))
-
-
-def retry_after_s(response: httpx.Response) -> float:
-    """Return the seconds of a Retry-After header, a number or an HTTP date; 0 without one."""
-    value = response.headers.get("Retry-After", "")
-    if value.isdecimal():
-        return float(value)
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    if when.tzinfo is None:  # `-0000`: UTC, source unknown
-        when = when.replace(tzinfo=UTC)
-    return max((when - datetime.now(UTC)).total_seconds(), 0.0)
+    return FetchError(
+        url, f"http_{response.status_code}", phrase, retry_after_s(response.headers.get("Retry-After", ""))
+    )
 
 
 async def body_of(response: httpx.Response, *, at_least: int) -> bytes:

@@ -23,7 +23,6 @@ from raydex.crawl.answers import (
     Resource,
     redirect_of,
     refusal_of,
-    retry_after_s,
     whole_body,
 )
 from raydex.crawl.credentials import Credentials
@@ -34,7 +33,7 @@ from raydex.crawl.robots import RobotsRules, read_robots
 from raydex.crawl.unpack import ACCEPTED
 from raydex.errors import FetchError
 from raydex.records import Page, Source, new_page
-from utils.retry import backoff_s
+from utils.retry import backoff_s, retry_after_s
 
 T = TypeVar("T")
 
@@ -186,7 +185,8 @@ class Fetcher(AbstractAsyncContextManager["Fetcher"]):
         try:
             with named_failures(str(request.url)):
                 async with asyncio.timeout(timeout_s), host.connections.answer(request) as response:
-                    host.pace.answered(response.status_code, retry_after_s(response), sent_at=sent_at)
+                    away_s = retry_after_s(response.headers.get("Retry-After", ""))
+                    host.pace.answered(response.status_code, away_s, sent_at=sent_at)
                     return await read(response)
         except FetchError as error:
             if error.reason in {"timeout", "connection"}:

@@ -9,15 +9,18 @@ tokenizers.py    text → token ids and their places
 batching.py      token ids → batches under a token budget, padded
 backends.py      which program runs the model here; describe() and load_embedder()
 compiled.py      OpenVINO, on the processor: the default
+conversion.py    a model → OpenVINO's form of it, kept in a cache
 gpu.py           PyTorch in half precision, on a GPU
 reference.py     sentence-transformers through LangChain, which the others are measured against
-fake.py          HashEmbedder, for tests: no model at all
+crossing.py      cross-encoders: query and passage → one score; load_reranker()
+fake.py          HashEmbedder and OverlapReranker, for tests: no model at all
 
 describe() and load_tokenizer() never import torch: processes that only cut chunks stay light and start fast.
 """
 
 from raydex.embed.backends import Embedder, describe, load_embedder, load_tokenizer
-from raydex.embed.fake import FAKE_MODEL, HashEmbedder, WordTokenizer
+from raydex.embed.crossing import Reranker, load_reranker
+from raydex.embed.fake import FAKE_MODEL, HashEmbedder, OverlapReranker, WordTokenizer
 from raydex.embed.models import MINILM_SHA256, resolve_model
 from raydex.embed.tokenizers import SubwordTokenizer, TextTokenizer
 
@@ -26,11 +29,14 @@ __all__ = [
     "MINILM_SHA256",
     "Embedder",
     "HashEmbedder",
+    "OverlapReranker",
+    "Reranker",
     "SubwordTokenizer",
     "TextTokenizer",
     "WordTokenizer",
     "describe",
     "load_embedder",
+    "load_reranker",
     "load_tokenizer",
     "resolve_model",
 ]

@@ -63,7 +63,7 @@ def describe(model: str, backend: str = "auto") -> EmbedderInfo:
     if chosen == "openvino":
         if find_spec("openvino") is None:
             raise EmbedError("backend openvino: the package is not installed (see requirements.txt)")
-        from raydex.embed.compiled import processor_precision
+        from raydex.embed.conversion import processor_precision
 
         return replace(info, backend=chosen, precision=processor_precision())
     return replace(info, backend=chosen, precision="fp16") if chosen == "gpu" else info

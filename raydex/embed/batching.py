@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
 
+Scores = npt.NDArray[np.float32]
+"""float32 (n,): how well each of n passages answers a query; higher is better."""
+
 TokenRow: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 """The token ids of one text, special tokens included."""
 
@@ -33,9 +36,12 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-def padded(rows: Sequence[TokenRow], pad_id: int) -> tuple[Ids, Ids]:
-    """Return the token ids, each row filled up to the longest with pad_id, and the mask (1: token, 0: padding)."""
-    longest = max(map(len, rows))
+def padded(rows: Sequence[TokenRow], pad_id: int, *, least: int = 0) -> tuple[Ids, Ids]:
+    """Return the token ids, each row filled up to the longest with pad_id, and the mask (1: token, 0: padding).
+
+    least: fill up to so many at least.
+    """
+    longest = max(least, *map(len, rows))
     ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
     mask = np.zeros((len(rows), longest), dtype=np.int64)
     for i, row in enumerate(rows):

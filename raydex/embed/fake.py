@@ -1,4 +1,4 @@
-"""The shipped fake: a tokenizer and an embedder that need no model. Deterministic; they understand nothing."""
+"""The shipped fakes: tokenizer, embedder and reranker that need no model. Deterministic; they understand nothing."""
 
 import hashlib
 import re
@@ -7,12 +7,16 @@ from zlib import crc32
 
 import numpy as np
 
-from raydex.embed.batching import TokenRow
+from raydex.embed.batching import Scores, TokenRow
 from raydex.embed.tokenizers import Offsets
 from raydex.records import EmbedderInfo, Vectors
 
 FAKE_MODEL = "hash"
 """The model name that selects HashEmbedder."""
+
+
+FAKE_RERANKER = "overlap"
+"""The model name that selects OverlapReranker."""
 
 
 class WordTokenizer:
@@ -81,3 +85,20 @@ class HashEmbedder:
 def _bucket_of(word: str) -> tuple[int, int]:
     number = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())
     return number >> 1, 1 if number & 1 else -1
+
+
+class OverlapReranker:
+    """A deterministic fake for tests and demonstrations, which ranks passages by the words of the query that they have.
+
+    Score: the share of the query's words, lower-cased, that are in the passage, from 0 to 1.
+    """
+
+    name = FAKE_RERANKER
+
+    def score(self, query: str, passages: Sequence[str]) -> Scores:
+        asked = _words_of(query)
+        return np.array([len(asked & _words_of(text)) / max(1, len(asked)) for text in passages], np.float32)
+
+
+def _words_of(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))

@@ -1,6 +1,6 @@
 """From the name of a model to its folder, checked, and what its settings say. Never loads the model.
 
-"all-MiniLM-L6-v2" → resolve_model → folder → weights_sha256, dim_of, max_tokens_of, encoder_of
+"all-MiniLM-L6-v2" → resolve_model → folder → weights_sha256, dim_of, max_tokens_of, encoder_of, judge_of
 """
 
 import functools
@@ -138,3 +138,31 @@ def encoder_of(folder: Path) -> Encoder | None:
     if modes in (["pooling_mode_mean_tokens"], ["pooling_mode_mean"]):
         return Encoder("mean", pad_id)
     return Encoder("cls", pad_id) if modes in (["pooling_mode_cls_token"], ["pooling_mode_cls"]) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How a cross-encoder reads a query and a passage. has_types: it is told which tokens are the passage's."""
+
+    pad_id: int
+    vocabulary: int
+    has_types: bool
+
+
+def judge_of(folder: Path) -> Judge:
+    """Return how a cross-encoder reads; EmbedError when the model is none, or gives more than one number a pair."""
+    config = read_json(folder / "config.json")
+    kinds = [kind for kind in config.get("architectures") or [] if isinstance(kind, str)]
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise EmbedError(
+            f"{folder}: config.json says {', '.join(kinds) or 'no architecture'}; a cross-encoder is a model of the "
+            "architecture …ForSequenceClassification"
+        )
+    labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))  # two: transformers' default
+    if labels != 1:
+        raise EmbedError(f"{folder}: gives {labels} numbers for a pair; a cross-encoder that ranks gives one")
+    return Judge(
+        pad_id=config.get("pad_token_id") or 0,
+        vocabulary=config.get("vocab_size") or 0,
+        has_types=(config.get("type_vocab_size") or 0) > 1,
+    )

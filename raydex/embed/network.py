@@ -1,6 +1,7 @@
 """A model as one PyTorch module: token ids and mask → L2-normalised vectors. What is compiled or sent to a GPU.
 
 network = load_network(folder, encoder)    network(ids (n, longest), mask) → float (n, dim)
+network = load_judge(folder)               network(ids, mask[, types]) → float (n,), a cross-encoder's logits
 """
 
 from pathlib import Path
@@ -13,9 +14,7 @@ from raydex.errors import EmbedError
 def load_network(folder: Path, encoder: Encoder, *, attention: str) -> Any:
     """Load the weights in fp32, for inference. attention: eager (to be traced) or sdpa (to be run)."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModel
-    from transformers.utils.logging import disable_progress_bar
 
     class Network(torch.nn.Module):
         def __init__(self, transformer: Any) -> None:
@@ -31,9 +30,45 @@ def load_network(folder: Path, encoder: Encoder, *, attention: str) -> Any:
                 pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
             return torch.nn.functional.normalize(pooled, dim=1)
 
+    transformer, _ = _load(AutoModel, folder, attention)
+    return Network(transformer).eval()
+
+
+def load_judge(folder: Path, *, attention: str) -> Any:
+    """Load a cross-encoder as load_network does a model. Its third input is for one that has_types (models.Judge)."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    class Network(torch.nn.Module):
+        def __init__(self, transformer: Any) -> None:
+            super().__init__()
+            self.transformer = transformer
+
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            return self.transformer(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0]
+
+    transformer, missing = _load(AutoModelForSequenceClassification, folder, attention)
+    if missing:
+        raise EmbedError(f"{folder}: the weights lack {', '.join(missing[:3])}; chance would fill them in")
+    return Network(transformer).eval()
+
+
+def _load(kind: Any, folder: Path, attention: str) -> tuple[Any, list[str]]:
+    """Return a model, from weights that are not pickled, and the names of those that its folder has not."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers.utils.logging import disable_progress_bar
+
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        transformer = AutoModel.from_pretrained(str(folder), dtype=torch.float32, attn_implementation=attention)
+        model, told = kind.from_pretrained(
+            str(folder),
+            dtype=torch.float32,
+            attn_implementation=attention,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise EmbedError(f"{folder}: the model cannot be loaded: {error}") from error
-    return Network(transformer).eval()
+    return model, sorted(told["missing_keys"])

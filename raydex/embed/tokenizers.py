@@ -40,12 +40,7 @@ class SubwordTokenizer:
     """The tokenizer of a model folder, with neither truncation nor padding. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise EmbedError(f"{path} is missing: only models with a fast tokenizer can be used")
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_truncation()  # the file of MiniLM would cut at 128 tokens and pad to 128
-        self._tokenizer.no_padding()
+        self._tokenizer = _read_tokenizer(folder)
         self.max_tokens = max_tokens_of(folder)
         self.special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         self.is_wordwise = isinstance(self._tokenizer.pre_tokenizer, BertPreTokenizer)  # cuts at white space, first
@@ -67,3 +62,27 @@ class SubwordTokenizer:
 
     def count(self, text: str) -> int:
         return len(self.encode(text)[0]) + self.special_tokens
+
+
+class PairTokenizer:
+    """The tokenizer of a cross-encoder: query and passage as one text, the longer one cut so that both fit."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = _read_tokenizer(folder)
+        self._tokenizer.enable_truncation(max_tokens_of(folder))
+
+    def pairs(self, query: str, passages: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Return, for each passage, the token ids of the pair and the type of each: 0 the query's, 1 the passage's."""
+        encodings = [self._tokenizer.encode(query, passage) for passage in passages]
+        return [(encoding.ids, encoding.type_ids) for encoding in encodings]
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a model folder, with neither truncation nor padding."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise EmbedError(f"{path} is missing: only models with a fast tokenizer can be used")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()  # the file of MiniLM would cut at 128 tokens and pad to 128
+    tokenizer.no_padding()
+    return tokenizer

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from weakref import proxy
 
 import numpy as np
@@ -20,14 +20,16 @@ import numpy.typing as npt
 import tantivy
 
 from raydex.errors import SnapshotCorrupt
+from raydex.filters import wanted_keys
 from raydex.lexical.analysis import Word, analyzer, words_of
 from raydex.lexical.names import Names, Suggestion, allowed_edits
-from raydex.lexical.schema import dotted, path_key
+from raydex.lexical.schema import dotted
 from raydex.lexical.writing import NAMES, PASSAGES
 from raydex.query import ParsedQuery
 from raydex.records import Filters, Lexical, Vectors
 
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 MAX_LANGUAGES = 3
 """Stemmers that a query is read with: those of the most frequent languages of the passages."""
@@ -121,22 +123,34 @@ class LexicalIndex:
         whole = Query.boolean_query([*needed, *words, *limits]) if phrases or limits else needed[0][1]
         return self._ranked(whole, limit)
 
-    def matching(self, query: ParsedQuery, filters: Filters | None = None) -> Rows | None:
-        """Return all rows that phrases, exclusions and filters leave, in order; None when they leave all."""
-        clauses = [(Occur.Must, Query.const_score_query(self._phrase(phrase), 0.0)) for phrase in query.phrases]
-        clauses += self._limits(query, filters)
-        if not clauses:
+    def matching(self, query: ParsedQuery) -> Mask | None:
+        """Return which rows phrases and exclusions leave; None when they leave all.
+
+        A row that tantivy gives takes 0.6 µs, so the smaller part is asked for: what they leave, or what they do not.
+        """
+        if not (query.phrases or query.excluded):
             return None
-        if not any(occur == Occur.Must for occur, _ in clauses):
-            clauses.append((Occur.Must, Query.all_query()))
-        return np.sort(self._rows(Query.boolean_query(clauses), len(self))[1])
+        needed = [(Occur.Must, self._phrase(phrase)) for phrase in query.phrases]
+        left = Query.boolean_query([*(needed or [(Occur.Must, Query.all_query())]), *self._limits(query, None)])
+        found: Any = self._searcher.search(left, 1, count=True)  # its annotations do not know the count
+        count = found.count or 0
+        is_most = 2 * count > len(self)
+        if is_most:
+            left = Query.boolean_query([(Occur.Must, Query.all_query()), (Occur.MustNot, left)])
+        mask = np.full(len(self), is_most)
+        mask[self._rows(left, len(self) - count if is_most else count)[1]] = not is_most
+        return mask
 
     def definitions(self, name: str) -> tuple[Rows, Rows, Rows]:
         """Return the rows that define a symbol: spelled exactly so, in any case, and by its end (`join`)."""
         name = name.removesuffix("()").strip()
         keys = (f"={name}", f"~{name.lower()}", dotted(name))
-        exact, folded, ending = (np.sort(self._rows(self._keyword("symbol", key), len(self))[1]) for key in keys)
+        exact, folded, ending = (self._named(key) for key in keys)
         return exact, folded, ending
+
+    def _named(self, key: str) -> Rows:
+        count = self._searcher.doc_freq("symbol", key)
+        return np.sort(self._rows(self._keyword("symbol", key), count)[1]) if count else np.empty(0, np.int64)
 
     def ideal(self, query: ParsedQuery) -> float:
         """Return what no passage can exceed: the sum of the most that each word can add to BM25."""
@@ -217,8 +231,8 @@ class LexicalIndex:
 
     def _limits(self, query: ParsedQuery, filters: Filters | None) -> list[tuple[tantivy.Occur, tantivy.Query]]:
         clauses = [(Occur.MustNot, self._phrase(text)) for text in query.excluded]
-        for field, values in _keywords(filters or Filters()).items():
-            alternatives = [(Occur.Should, self._keyword(field, value)) for value in values]
+        for field, keys in wanted_keys(filters or Filters()).items():
+            alternatives = [(Occur.Should, self._keyword(field, key)) for key in keys]
             clauses.append((Occur.Must, Query.const_score_query(Query.boolean_query(alternatives), 0.0)))
         return clauses
 
@@ -245,15 +259,3 @@ def _telling(query: ParsedQuery) -> list[str]:
 
 def _spaced(words: str) -> str:
     return f" {' '.join(words.lower().split())} "
-
-
-def _keywords(filters: Filters) -> dict[str, list[str]]:
-    """Return field → values, of the filters that are set."""
-    values = {
-        "source": filters.sources,
-        "version": filters.versions,
-        "language": tuple(language.lower() for language in filters.languages),
-        "kind": filters.kinds,
-        "path": tuple(map(path_key, filters.paths)),
-    }
-    return {field: list(of) for field, of in values.items() if of}

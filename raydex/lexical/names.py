@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import tantivy
 
 from raydex.lexical.analysis import plain_words
+from raydex.lexical.writing import KIND_OF_RANK, RANK
+from raydex.records import NameKind
 
 _CANDIDATES = 10
 """Spellings looked at for a word: the most frequent ones at that distance."""
@@ -18,9 +20,14 @@ _NEAREST = 2
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """text: a symbol, title or heading of the index. is_corrected: found by another spelling than the one typed."""
+    """text: a symbol, title or heading of the index, as kind says. is_corrected: found by another spelling than typed.
+
+    row: of the first passage under that name; None in an index from before rows were kept.
+    """
 
     text: str
+    kind: NameKind
+    row: int | None
     is_corrected: bool = False
 
 
@@ -45,8 +52,10 @@ class Names:
             return []
         found: dict[str, Suggestion] = {}
         for is_corrected, query in self._queries(typed, words):
-            for name in self._best(query, "name", limit):
-                found.setdefault(name, Suggestion(name, is_corrected))
+            for document in self._best(query, limit):
+                name, weight = document["name"][0], document["weight"][0]
+                place = Suggestion(name, KIND_OF_RANK[weight // RANK], document.get_first("row"), is_corrected)
+                found.setdefault(name, place)
             if len(found) >= limit:
                 break
         return list(found.values())[:limit]
@@ -76,9 +85,9 @@ class Names:
     def _all(self, queries: list[tantivy.Query]) -> tantivy.Query:
         return tantivy.Query.boolean_query([(tantivy.Occur.Must, query) for query in queries])
 
-    def _best(self, query: tantivy.Query, field: str, limit: int) -> list[str]:
+    def _best(self, query: tantivy.Query, limit: int) -> list[tantivy.Document]:
         hits = self._searcher.search(query, limit, count=False, order_by_field="weight").hits
-        return [str(self._searcher.doc(address).get_first(field)) for _, address in hits]
+        return [self._searcher.doc(address) for _, address in hits]
 
     def nearest(self, term: str, edits: int) -> list[str]:
         """Return up to two terms of the index that are spelled most like a term, nearest and most frequent first.
@@ -87,7 +96,7 @@ class Names:
         """
         for distance in range(1, edits + 1):
             query = tantivy.Query.fuzzy_term_query(self._schema, "spelling", term, distance=distance)
-            if found := self._best(query, "spelling", _CANDIDATES):
+            if found := [str(document.get_first("spelling")) for document in self._best(query, _CANDIDATES)]:
                 same_start = [other for other in found if other[0] == term[0]]  # the first letter is seldom wrong
                 return (same_start or found)[:_NEAREST]
         return []

@@ -2,7 +2,7 @@
 
     passages in the order of rows → a folder of tantivy's → objects/<sha256>
 
-Passages come as a stream; what grows with them is on disk, but for the names to suggest (below 100 bytes each).
+Passages come as a stream; what grows with them is on disk, but for the names to suggest (some 300 bytes each).
 """
 
 import errno
@@ -11,16 +11,18 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import tantivy
 
+from raydex.filters import FIELDS, keys_of
 from raydex.lexical.analysis import ANALYZER, MAX_TERM_CHARS, analyzer, plain_words
-from raydex.lexical.schema import languages_of, names_schema, passages_schema, paths_of, symbol_keys
-from raydex.records import Lexical, StoredObject
+from raydex.lexical.schema import names_schema, passages_schema, symbol_keys
+from raydex.records import Lexical, NameKind, StoredObject
 from utils.files import write_by_checksum
 
 TITLE_WEIGHT, HEADING_WEIGHT, SYMBOL_WEIGHT = 2, 2, 1
@@ -39,9 +41,14 @@ HEAP_BYTES = 256 * 2**20
 PASSAGES, NAMES = "passages", "names"
 
 MAX_NAME_CHARS = 80
-_SYMBOL_RANK, _TITLE_RANK, _HEADING_RANK = 3, 2, 1
-_RANK = 1 << 32
-"""Suggestions are ordered by what they are, then by how often they are there."""
+RANK = 1 << 32
+"""Suggestions are ordered by what they are, then by how often they are there: weight = rank × RANK + how often."""
+
+KIND_OF_RANK: Mapping[int, NameKind] = {3: "symbol", 2: "title", 1: "heading"}
+_RANKS = {kind: rank for rank, kind in KIND_OF_RANK.items()}
+
+Names: TypeAlias = Mapping[str, tuple[int, int]]
+"""Name → (weight, row of the first passage that is called so in its highest rank)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,21 +97,22 @@ class _Gathered:
     def __init__(self) -> None:
         self.documents = 0
         self.languages: Counter[str] = Counter()
-        self.names: Counter[str] = Counter()
+        self.names: dict[str, tuple[int, int]] = {}
 
     def add(self, passage: Passage) -> None:
-        self.documents += 1
+        row, self.documents = self.documents, self.documents + 1
         self.languages[passage.language] += 1
         if passage.is_first:
             heading = passage.headings[-1] if passage.headings else ""
-            self._name(heading, _HEADING_RANK)
-            self._name(passage.title, _TITLE_RANK)
+            self._name(heading, "heading", row)
+            self._name(passage.title, "title", row)
             for name in dict.fromkeys((passage.symbol, *passage.aliases)):
-                self._name(name, _SYMBOL_RANK)
+                self._name(name, "symbol", row)
 
-    def _name(self, name: str, rank: int) -> None:
+    def _name(self, name: str, kind: NameKind, row: int) -> None:
         if 1 < len(name) <= MAX_NAME_CHARS:
-            self.names[name] = max(self.names[name], rank * _RANK) + 1
+            least, (weight, known) = _RANKS[kind] * RANK, self.names.get(name, (0, row))
+            self.names[name] = (weight + 1, known) if weight > least else (least + 1, row)
 
 
 def _write(folder: Path, schema: tantivy.Schema, documents: Iterable[tantivy.Document]) -> None:
@@ -141,13 +149,10 @@ def _documents(passages: Iterable[Passage], gathered: _Gathered) -> Iterator[tan
             names = filter(None, (passage.symbol, *passage.aliases))
             for key in dict.fromkeys(key for name in names for key in symbol_keys(name)):
                 document.add_text("symbol", key)
-        for path in paths_of(passage.url):
-            document.add_text("path", path)
-        document.add_text("source", passage.source)
-        document.add_text("version", passage.version)
-        for language in languages_of(passage.language):
-            document.add_text("language", language)
-        document.add_text("kind", passage.kind)
+        values = (passage.source, passage.version, passage.language, passage.kind, passage.url)
+        for field, value in zip(FIELDS, values, strict=True):
+            for key in keys_of(field, value):
+                document.add_text(field, key)
         document.add_unsigned("row", row)
         yield document
 
@@ -171,13 +176,14 @@ def _spellings(folder: Path) -> Iterator[tuple[str, int]]:
             yield term, passages
 
 
-def _name_documents(names: Counter[str], spellings: Iterator[tuple[str, int]]) -> Iterator[tantivy.Document]:
-    for name, weight in names.items():
+def _name_documents(names: Names, spellings: Iterator[tuple[str, int]]) -> Iterator[tantivy.Document]:
+    for name, (weight, row) in names.items():
         document = tantivy.Document()
         document.add_text("name", name)
         document.add_text("start", name.lower())
         document.add_text("words", " ".join(plain_words(name)))
         document.add_unsigned("weight", weight)
+        document.add_unsigned("row", row)
         yield document
     for term, passages in spellings:
         document = tantivy.Document()

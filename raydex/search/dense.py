@@ -19,13 +19,9 @@ import numpy.typing as npt
 from raydex.ann import Mask, Rows
 from raydex.errors import SnapshotIncompatible
 from raydex.records import Chunk, Hit, Section, StageTimes, Vectors
+from raydex.search.scan import best_rows, clamped
 from raydex.shard import OpenShard
 from raydex.snapshot import Snapshot
-
-GROWTH = 4
-"""How many times more rows to fetch when the wanted ones end within a tie."""
-
-NO_SCORES, NO_ROWS = np.empty(0, np.float32), np.empty(0, np.int64)
 
 
 class DenseSearcher:
@@ -35,6 +31,7 @@ class DenseSearcher:
         self.index = index
         self.snapshot = snapshot
         self._starts = list(accumulate(map(len, snapshot.shards), initial=0))
+        self._indexes = [shard.index for shard in snapshot.shards]
 
     def search(self, vectors: Vectors, *, k: int, offset: int = 0, times: StageTimes | None = None) -> list[list[Hit]]:
         """Return, for each row of vectors, the hits of ranks offset + 1 to offset + k, best first.
@@ -61,14 +58,9 @@ class DenseSearcher:
         vector: float32 (dim,), of a batch that check() let pass. allowed: choose from these rows of the snapshot.
         """
         started = time.perf_counter()
-        found = [
-            _best(shard, vector, wanted, None if allowed is None else allowed[start : start + len(shard)])
-            for shard, start in zip(self.snapshot.shards, self._starts, strict=False)
-        ]
+        scores, rows = best_rows(self._indexes, self._starts, vector, wanted, allowed)
         scanned = time.perf_counter()
-        scores = np.concatenate([NO_SCORES, *(scores for scores, _ in found)])
-        rows = np.concatenate([NO_ROWS, *(rows + start for (_, rows), start in zip(found, self._starts, strict=False))])
-        order = self._order(scores, rows, wanted)
+        order = self.order(scores, rows)[:wanted]
         if times is not None:
             times.add("scan", scanned - started)
             times.add("merge", time.perf_counter() - scanned)
@@ -78,11 +70,11 @@ class DenseSearcher:
         """Return the scores of these rows, to the last bit those of rank(). rows: ascending."""
         ends = np.searchsorted(rows, self._starts).tolist()
         scores = [
-            shard.scores(vector, rows[first:last] - start)
-            for shard, start, first, last in zip(self.snapshot.shards, self._starts, ends, ends[1:], strict=False)
+            index.scores(vector, rows[first:last] - start)
+            for index, start, first, last in zip(self._indexes, self._starts, ends, ends[1:], strict=False)
             if first < last
         ]
-        return _clamped(np.concatenate([NO_SCORES, *scores]))
+        return clamped(np.concatenate([np.empty(0, np.float32), *scores]))
 
     def chunk(self, row: int) -> Chunk:
         shard, local = self.place(row)
@@ -128,14 +120,6 @@ class DenseSearcher:
         if not np.isfinite(vectors).all():
             raise ValueError("a query vector holds NaN or infinity; no ranking follows from it")
 
-    def _order(self, scores: Vectors, rows: Rows, wanted: int) -> Rows:
-        """Return the places of the wanted best, best first, ties by chunk_id."""
-        if len(scores) > wanted:
-            kept = np.flatnonzero(scores >= np.partition(scores, -wanted)[-wanted])
-        else:
-            kept = np.arange(len(scores))
-        return kept[self.order(scores[kept], rows[kept])][:wanted]
-
     def order(self, scores: npt.NDArray[np.floating[Any]], rows: Rows) -> Rows:
         """Return the places of these rows, best first, ties by chunk_id."""
         order: Rows = np.argsort(-scores, kind="stable")
@@ -154,27 +138,6 @@ def _runs(is_tied: npt.NDArray[np.bool_]) -> list[list[int]]:
     edges[:, 1] += 1
     runs: list[list[int]] = edges.tolist()
     return runs
-
-
-def _best(shard: OpenShard, vector: Vectors, wanted: int, allowed: Mask | None) -> tuple[Vectors, Rows]:
-    """Return the scores (clamped to [−1, 1]) and rows of the wanted best rows and of all that tie with the last.
-
-    FAISS gives equal scores in descending row order and cuts a tie anywhere, so it is asked for more until the last
-    score is below the last wanted one. Queries are scanned one by one: without BLAS, batches scan no faster.
-    """
-    fetch = wanted + 1
-    while True:
-        scores, rows = shard.search(vector[np.newaxis], fetch, allowed)
-        clamped = _clamped(scores[0])
-        if len(clamped) < fetch or clamped[-1] < clamped[wanted - 1]:
-            return clamped, rows[0]
-        fetch *= GROWTH
-
-
-def _clamped(scores: Vectors) -> Vectors:
-    """Rounding puts cosines up to 2e-7 outside of [−1, 1]."""
-    clamped: Vectors = np.minimum(np.maximum(scores, np.float32(-1)), np.float32(1))
-    return clamped
 
 
 def merge_hits(rankings: Iterable[Iterable[Hit]], *, k: int, offset: int = 0) -> list[Hit]:

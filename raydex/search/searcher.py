@@ -15,10 +15,10 @@ import numpy as np
 
 from raydex.ann import Mask, Rows
 from raydex.errors import QueryError
-from raydex.lexical import LexicalIndex
+from raydex.lexical import LexicalIndex, Suggestion
 from raydex.lexical.analysis import Marks
 from raydex.query import ParsedQuery, parse_query
-from raydex.records import Found, Grouping, Hit, Query, Section, SectionKind, StageTimes, Vectors
+from raydex.records import Found, Grouping, Hit, NameKind, Query, Section, SectionKind, StageTimes, Vectors
 from raydex.search.dense import DenseSearcher, merge_hits
 from raydex.search.facts import Facts, Numbers
 from raydex.search.passages import excerpt, highlights
@@ -87,7 +87,7 @@ class Searcher:
         self.lexical = snapshot.lexical
         self.dense = DenseSearcher(index, snapshot)
         self.facts = Facts(snapshot)
-        self._is_api = self.facts.facets["kind"].mask(("api",))
+        self._is_api = self.facts.passing("kind", frozenset({"api"}))
 
     def find(self, query: Query, vector: Vectors | None, *, times: StageTimes | None = None) -> Found:
         """Return the hits of ranks offset + 1 to offset + k, best first; ties are ordered by chunk_id.
@@ -119,6 +119,16 @@ class Searcher:
         times.add("present", clock() - started)
         return found
 
+    def suggest(self, prefix: str, k: int) -> list[tuple[Suggestion, str]]:
+        """Return what may be meant by what was typed so far, and its URL ("" where an older index does not say)."""
+        found = self.lexical.suggest(prefix, k) if self.lexical else []
+        return [(one, "" if one.row is None else self._url_of(one.kind, one.row)) for one in found]
+
+    def _url_of(self, kind: NameKind, row: int) -> str:
+        shard, local = self.dense.place(row)
+        url = str(shard.chunks["url"][local].as_py())
+        return url.partition("#")[0] if kind == "title" else url  # a title is that of the whole page
+
     def section(self, section_id: str) -> Section | None:
         return self.dense.section(section_id)
 
@@ -130,12 +140,8 @@ class Searcher:
     def _allowed(self, query: Query, parsed: ParsedQuery) -> Mask | None:
         """Return which rows filters, phrases and exclusions leave; None when all."""
         mask = self.facts.mask(query.filters)
-        if self.lexical is None or not (parsed.phrases or parsed.excluded):
-            return mask
-        rows = self.lexical.matching(parsed)
-        said = np.zeros(len(self.facts.page), bool)
-        said[rows] = True
-        return said if mask is None else said & mask
+        said = self.lexical.matching(parsed) if self.lexical else None
+        return mask if said is None else said if mask is None else said & mask
 
     def _ranking(
         self, query: Query, parsed: ParsedQuery, vector: Vectors | None, allowed: Mask | None, times: StageTimes

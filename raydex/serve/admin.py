@@ -5,12 +5,13 @@ POST /admin/reload · POST /admin/rollback {"index": "docs"}
 
 import asyncio
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from raydex.errors import IndexNotFound, RollbackRefused, SnapshotError
 from raydex.lineage import move_live, roll_back
+from raydex.serve.access import allowed_indexes
 from raydex.serve.engine import Engine
-from raydex.serve.queries import Backend
+from raydex.serve.queries import Backend, visible_names
 from raydex.serve.schemas import ReloadResponse, RollbackRequest, RollbackResponse
 
 
@@ -18,35 +19,38 @@ def admin_routes(backend: Backend) -> APIRouter:
     router = APIRouter()
 
     @router.post("/admin/reload", summary="Serve what is live, now")
-    async def reload() -> ReloadResponse:
-        return ReloadResponse(**await _reloaded(backend))
+    async def reload(http: Request) -> ReloadResponse:
+        return ReloadResponse(**await _reloaded(backend, allowed_indexes(http.scope)))
 
     @router.post("/admin/rollback", summary="Make an older snapshot live, and serve it")
-    async def rollback(request: RollbackRequest) -> RollbackResponse:
+    async def rollback(http: Request, request: RollbackRequest) -> RollbackResponse:
+        allowed = allowed_indexes(http.scope)
+        if request.index not in (names := visible_names(backend.engine, allowed)):
+            raise IndexNotFound(request.index, names)
         now, before = await asyncio.to_thread(_roll_back, backend.engine, request.index, request.snapshot_id)
-        return RollbackResponse(before=before, snapshot_id=now, **await _reloaded(backend))
+        return RollbackResponse(before=before, snapshot_id=now, **await _reloaded(backend, allowed))
 
     return router
 
 
-async def _reloaded(backend: Backend) -> dict[str, object]:
+async def _reloaded(backend: Backend, allowed: frozenset[str] | None) -> dict[str, object]:
+    """Follow what is live, of every index; say so of those that the caller may see."""
     plan = await backend.swaps.reload()
-    served = {name: index.manifest.snapshot_id for name, index in backend.engine.indexes.items()}
+    names = visible_names(backend.engine, allowed)
+    served = {name: one.manifest.snapshot_id for name, one in backend.engine.indexes.items() if name in names}
     if plan is None:
-        return {"snapshot": served, "refused": {}, "pending": sorted(backend.engine.names)}
-    refused = {name: reason for name, (_, reason) in plan.refused.items()}
+        return {"snapshot": served, "refused": {}, "pending": sorted(names)}
+    refused = {name: reason for name, (_, reason) in plan.refused.items() if name in names}
     pending = [
         name
         for name, target in plan.targets.items()
-        if name not in refused and served.get(name, "") != target.snapshot_id
+        if name in names and name not in refused and served.get(name, "") != target.snapshot_id
     ]
     return {"snapshot": served, "refused": refused, "pending": sorted(pending)}
 
 
 def _roll_back(engine: Engine, name: str, snapshot_id: str) -> tuple[str, str]:
     """Move CURRENT as build_index.py --rollback does; return what is live and what was."""
-    if name not in engine.names:
-        raise IndexNotFound(name, engine.names)
     index_dir = engine.pull(name)
     try:
         return move_live(index_dir, engine.storage, roll_back, snapshot_id)

@@ -11,21 +11,36 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from ipaddress import ip_address
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
 from starlette.middleware import Middleware
 
-from raydex.config import CODE_VERSION, ServeConfig
+from raydex.config import ServeConfig
 from raydex.errors import QueryError
-from raydex.records import Filters, Hit, Query
+from raydex.keys import KeyRing
+from raydex.records import Hit
+from raydex.serve.access import Access, allowed_indexes, charge
+from raydex.serve.accesslog import AccessLog
 from raydex.serve.admin import admin_routes
-from raydex.serve.deadlines import Deadline
+from raydex.serve.contract import describe_limits
 from raydex.serve.failures import Edge, add_failure_handlers
+from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
 from raydex.serve.limits import Limits
-from raydex.serve.queries import Backend, Findings, check_range, check_text, check_values, find, probe
+from raydex.serve.ops import ops_routes
+from raydex.serve.queries import (
+    Backend,
+    Findings,
+    check_range,
+    check_text,
+    check_values,
+    find,
+    probe,
+    select_allowed,
+)
+from raydex.serve.rates import Meter
+from raydex.serve.recent import Recent
 from raydex.serve.schemas import (
     AliveResponse,
     BatchAnswer,
@@ -35,7 +50,6 @@ from raydex.serve.schemas import (
     IndexesResponse,
     ReadyResponse,
     Result,
-    SearchOptions,
     SearchParameters,
     SearchResponse,
     SectionResponse,
@@ -43,25 +57,29 @@ from raydex.serve.schemas import (
     SuggestParameters,
     SuggestResponse,
 )
+from raydex.serve.searching import LISTS, Searching, SearchRoute, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 from raydex.serve.swapping import Follower
 
 logger = logging.getLogger(__name__)
 
+API_VERSION = "1"
+"""Of the routes and bodies. The version of the program is nobody's business who only calls it."""
+
 GAUGE_INTERVAL_S = 10.0
 """Between two looks at the disk for the age gauges; Ray exports metrics every 10 s."""
 
-LISTS = ("index", "source", "version", "language", "kind", "path")
-"""Parameters that take several values."""
-
 DESCRIPTIONS = {
     400: "The URL, the headers or the bytes of the body are not well formed.",
+    401: "A valid API key is needed.",
+    403: "The key does not allow this.",
     404: "No such index or section.",
     405: "Another method is meant; Allow names it.",
     408: "The body did not come in time.",
     413: "The body is too long.",
     414: "The URL is too long.",
     422: "A parameter is wrong; `field` names it.",
+    429: "Too many requests with this key; see Retry-After and RateLimit.",
     431: "The headers are too many or too long.",
     503: "Not ready; try again after Retry-After seconds.",
     504: "No answer within `timeout_ms`.",
@@ -77,69 +95,84 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         title="Raydex",
         summary="Search in documentation.",
         description=_describe_limits(config),
-        version=CODE_VERSION,
+        version=API_VERSION,
+        docs_url=None,  # ours, below, has a policy of what it may load
+        redoc_url=None,
         redirect_slashes=False,
         lifespan=lambda _: _at_work(backend, config),
         middleware=[
-            Middleware(Edge, recorder=backend.recorder, adds_header=adds_request_id),
+            Middleware(
+                Edge,
+                recorder=backend.recorder,
+                access_log=AccessLog(config.access.access_log),
+                adds_header=adds_request_id,
+            ),
             Middleware(Limits, config=config.limits),
+            *cross_origin(config.access.cors_origins),
+            Middleware(
+                Access,
+                config=config,
+                keys=KeyRing(config.keys_path),
+                meter=Meter(config.access, backend.recorder),
+                recorder=backend.recorder,
+            ),
         ],
         responses=FAILURES,
     )
     add_failure_handlers(app, config)
-    app.include_router(_search_routes(backend, config), tags=["search"])
+    add_docs_page(app)
+    describe_keys(app)
+    describe_limits(app, config)
+    searching = Searching(backend, config)
+    app.include_router(_search_routes(backend, config, searching), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
-    if is_loopback(config.host):  # there are no keys yet
-        app.include_router(admin_routes(backend), tags=["admin"])
+    app.include_router(admin_routes(backend), tags=["admin"])
+    if isinstance(backend.recorder, Recent):
+        app.include_router(ops_routes(backend.recorder), tags=["health"])
+    app.router.routes.insert(0, SearchRoute(searching))
     return app
 
 
-def _search_routes(backend: Backend, config: ServeConfig) -> APIRouter:
+def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) -> APIRouter:
     router = APIRouter(dependencies=[Depends(_said_once)])
 
-    @router.get("/search", summary="Search for one query")
-    async def search(parameters: Annotated[SearchParameters, QueryString()]) -> SearchResponse:
-        check_text(parameters.query, "query", config)
-        deadline = _check_options(parameters, config)
-        query = _query(parameters.query, parameters)
-        found = await find(backend, [query], names=parameters.index, deadline=deadline)
-        answer = found.found[0]
-        return SearchResponse(
-            message=_join(found.warnings[0], _skipped(found)),
-            snapshot=found.snapshot,
-            confidence=answer.confidence,
-            results=_results(answer.hits),
-            facets=answer.facets,
-            timings_s=found.timings_s,
-        )
+    @router.get("/search", summary="Search for one query", response_model=SearchResponse)
+    async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> Response:
+        body = await searching.respond(parameters, allowed=allowed_indexes(request.scope))
+        return Response(body, media_type="application/json")
 
     @router.post("/search", summary="Search for several queries at once")
-    async def search_many(request: BatchRequest) -> BatchResponse:
-        if len(request.queries) > config.max_batch:
+    async def search_many(request: Request, batch: BatchRequest) -> BatchResponse:
+        if len(batch.queries) > config.max_batch:
             limit = f"at most {config.max_batch} are taken (max_batch)"
-            raise QueryError("queries", f"has {len(request.queries)} queries, {limit}")
-        for position, text in enumerate(request.queries):
+            raise QueryError("queries", f"has {len(batch.queries)} queries, {limit}")
+        for position, text in enumerate(batch.queries):
             check_text(text, f"queries[{position}]", config)
-        deadline = _check_options(request, config)
-        queries = [_query(text, request) for text in request.queries]
-        found = await find(backend, queries, names=request.index, deadline=deadline)
+        deadline, allowed = check_options(batch, config), allowed_indexes(request.scope)
+        await charge(request.scope, len(batch.queries) - 1)
+        queries = [query_of(text, batch) for text in batch.queries]
+        found = await find(backend, queries, names=batch.index, allowed=allowed, deadline=deadline)
         return BatchResponse(
-            message=_join(_with_messages(found), _skipped(found)),
+            message=join(_with_messages(found), skipped_text(found.skipped)),
             snapshot=found.snapshot,
-            answers=_answers(request.queries, found),
+            answers=_answers(batch.queries, found),
             timings_s=found.timings_s,
         )
 
     @router.get("/suggest", summary="Symbols, titles and headings, while a person types")
-    async def suggest(parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
+    async def suggest(request: Request, parameters: Annotated[SuggestParameters, QueryString()]) -> SuggestResponse:
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=0, config=config)
         check_values(parameters.index, "index", config)
         engine = backend.engine
-        found = engine.suggest(engine.select(parameters.index), parameters.query, k=parameters.k)
+        indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
+        found = engine.suggest(indexes, parameters.query, k=parameters.k)
         return SuggestResponse(
-            suggestions=[Suggested(text=one.text, index=name, is_corrected=one.is_corrected) for name, one in found]
+            suggestions=[
+                Suggested(text=one.text, kind=one.kind, url=url, index=name, is_corrected=one.is_corrected)
+                for name, one, url in found
+            ]
         )
 
     return router
@@ -153,42 +186,19 @@ def _said_once(request: Request) -> None:
             raise QueryError(name, f"is given {count} times")
 
 
-def _check_options(options: SearchOptions, config: ServeConfig) -> Deadline:
-    check_range(k=options.k, offset=options.offset, config=config)
-    for name in LISTS:
-        check_values(getattr(options, name), name, config)
-    return Deadline.of(options.timeout_ms, config.limits)
-
-
-def _query(text: str, options: SearchOptions) -> Query:
-    return Query(
-        text=text,
-        k=options.k,
-        offset=options.offset,
-        mode=options.mode,
-        filters=Filters(
-            sources=tuple(options.source),
-            versions=tuple(options.version),
-            languages=tuple(options.language),
-            kinds=tuple(options.kind),
-            paths=tuple(options.path),
-        ),
-        group_by=options.group_by,
-        facets=options.facets,
-        explain=options.explain,
-    )
-
-
 def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     router = APIRouter()
 
     @router.get("/indexes", summary="What is served, and how old it is")
-    async def indexes() -> IndexesResponse:
-        return IndexesResponse(indexes=await asyncio.to_thread(index_statuses, backend.engine, config))
+    async def indexes(request: Request) -> IndexesResponse:
+        statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
+        allowed = allowed_indexes(request.scope)
+        return IndexesResponse(indexes=[one for one in statuses if allowed is None or one.name in allowed])
 
     @router.get("/sections/{section_id:path}", summary="A whole section, by the percent-encoded id from a hit")
-    async def section(section_id: str) -> SectionResponse:
-        index, found = await asyncio.to_thread(backend.engine.section, section_id)
+    async def section(request: Request, section_id: str) -> SectionResponse:
+        allowed = allowed_indexes(request.scope)
+        index, found = await asyncio.to_thread(backend.engine.section, section_id, allowed=allowed)
         return SectionResponse(
             section_id=found.section_id,
             source=found.url,
@@ -209,8 +219,8 @@ def _health_routes(backend: Backend) -> APIRouter:
         return AliveResponse()
 
     @router.get("/readyz", summary="Is every index open, and does a search work?")
-    async def readyz() -> ReadyResponse:
-        return ReadyResponse(snapshot=await probe(backend))
+    async def readyz(request: Request) -> ReadyResponse:
+        return ReadyResponse(snapshot=await probe(backend, allowed_indexes(request.scope)))
 
     return router
 
@@ -227,6 +237,8 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
 
     follower = Follower(backend.engine, backend.swaps, backend.recorder)
     tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
+    for task in tasks:
+        task.add_done_callback(_tell_death)
     try:
         yield
     finally:
@@ -235,6 +247,11 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _tell_death(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        logger.error("work behind the requests has ended; restart the service", exc_info=task.exception())
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:
@@ -278,21 +295,6 @@ def _results(hits: Sequence[Hit]) -> list[Result]:
 def _with_messages(found: Findings) -> str:
     count = sum(bool(warning) for warning in found.warnings)
     return f"{count} of {len(found.warnings)} answers have a message of their own" if count else ""
-
-
-def _skipped(found: Findings) -> str:
-    return f"not searched, because not ready: {', '.join(found.skipped)}" if found.skipped else ""
-
-
-def _join(*messages: str) -> str:
-    return "; ".join(message for message in messages if message)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"
 
 
 def _describe_limits(config: ServeConfig) -> str:

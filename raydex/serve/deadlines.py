@@ -30,6 +30,9 @@ class Deadline:
         allowed = timeout_ms or min(limits.default_timeout_ms, limits.max_timeout_ms)
         return cls(allowed, time.monotonic() + allowed / 1000)
 
+    def seconds_left(self) -> float:
+        return self.ends - time.monotonic()
+
     def check(self) -> None:
         """Raise DeadlineExceeded once it is over; to be asked before each piece of work."""
         if time.monotonic() >= self.ends:

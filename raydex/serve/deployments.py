@@ -9,10 +9,11 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,8 +31,11 @@ from raydex.config import ServeConfig
 from raydex.errors import ConfigError, RaydexError
 from raydex.metrics import METRICS, Metric
 from raydex.records import Vectors
+from raydex.serve import accesslog
 from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
+from raydex.serve.lane import EmbedItem, Lane, Result
+from raydex.serve.recent import Recent
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import PATIENCE_S, Council, Plan, Report, SwapCouncil
 
@@ -39,17 +43,20 @@ logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "raydex"
 
-ONGOING_REQUESTS = 128
-"""Per replica. Ray's default of 5 starves the batches: 32 clients fell to 10 requests/s with idle cores."""
+ONGOING_REQUESTS = 10_000
+"""Per replica, so that it is always we who refuse, with a body. Ray's default of 5 starves the batches."""
+
+MOST_REPLICAS = 8
+"""Of those that are started unasked: each takes some 400 MB."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a search may keep the event loop from Python's lock. The default, 5 ms, is more than a search takes."""
 
 COUNCIL_REQUESTS = 1024
 """Each replica has one waiting at any time."""
 
 COUNCIL_TIMEOUT_S = 30.0
 LEAVE_TIMEOUT_S = 2.0
-
-EmbedItem = tuple[str, str]
-"""(id of the model, text)"""
 
 
 class RayRecorder:
@@ -71,19 +78,26 @@ class RayRecorder:
 class SearchService:
     """A replica: the whole snapshot of every index, the model, and the HTTP face.
 
-    The models of all replicas together get half of the processors: on two, one thread gives 38 requests/s where two
-    give 34, because Ray's proxy needs the other.
+    Replicas share the processors: on two, two replicas of one thread each, since most of a search is Python, which uses
+    one processor of a process at a time.
     """
 
-    def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:
-        """council: of all replicas; without it, this one is the only one."""
+    async def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:  # type: ignore[misc]
+        """council: of all replicas; without it, this one is the only one. Ray Serve awaits this."""
+        _log_with_serve()
         self._config = config
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
-        agreed = RemoteCouncil(council).serving() if council else {}
-        threads = max(1, _processors() // (2 * config.replicas))
+        agreed = await RemoteCouncil(council).serving() if council else {}
+        threads = max(1, _processors() // replicas_of(config))
         self.engine = Engine(config, threads=threads, agreed=agreed)
-        self.recorder: Recorder = RayRecorder()
-        self._embed_one.set_max_batch_size(config.embed_batch)  # type: ignore[attr-defined]
+        self.recorder: Recorder = Recent(RayRecorder())
+        self._lane = Lane(
+            partial(embed_mixed, self.engine),
+            threads=threads,
+            batch=config.embed_batch,
+            most_waiting=config.max_waiting,
+        )
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve calls this after __init__, so that the app stands on an engine that is already open."""
@@ -91,11 +105,15 @@ class SearchService:
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
         """Embed together with the queries of other requests that are waiting."""
-        return np.stack(await asyncio.gather(*(self._embed_one((model_id, text)) for text in texts)))
+        return np.stack(await asyncio.gather(*(self.run((model_id, text), _needed) for text in texts)))
 
-    @serve.batch(batch_wait_timeout_s=0.0)  # no waiting: while one batch is embedded, the next one gathers
-    async def _embed_one(self, items: list[EmbedItem]) -> list[Vectors]:
-        return await asyncio.to_thread(embed_mixed, self.engine, items)
+    async def run(self, item: EmbedItem | None, work: Callable[[Vectors | None], Result]) -> Result:
+        return await self._lane.run(item, work)
+
+
+def _needed(vector: Vectors | None) -> Vectors:
+    assert vector is not None  # noqa: S101 - for mypy
+    return vector
 
 
 class RemoteCouncil:
@@ -113,15 +131,9 @@ class RemoteCouncil:
     async def leave(self, member: str) -> None:
         await self._tried(self._handle.leave.remote(member), LEAVE_TIMEOUT_S)
 
-    def serving(self) -> dict[str, str]:
-        """Return what the other replicas serve; to be called before there is an event loop to wait in."""
-        with ThreadPoolExecutor(1) as pool:  # Ray Serve refuses to block the thread of an event loop
-            response = pool.submit(lambda: self._handle.serving.remote().result(timeout_s=COUNCIL_TIMEOUT_S))
-            try:
-                return cast(dict[str, str], response.result())
-            except (RayError, RayServeException, TimeoutError) as error:
-                logger.warning("council not reached, the live snapshots are opened reason=%s", error)
-                return {}
+    async def serving(self) -> dict[str, str]:
+        """Return what the other replicas serve."""
+        return cast(dict[str, str], await self._tried(self._handle.serving.remote(), COUNCIL_TIMEOUT_S) or {})
 
     async def _tried(self, response: Any, timeout_s: float) -> Any:
         try:
@@ -129,6 +141,16 @@ class RemoteCouncil:
         except (RayError, RayServeException, TimeoutError) as error:
             logger.warning("council not reached reason=%s", error)
             return None
+
+
+def _log_with_serve() -> None:
+    """Write our log lines into the replica's log file beside Serve's own; else those below WARNING would be lost."""
+    ours = logging.getLogger("raydex")
+    for handler in logging.getLogger("ray.serve").handlers:
+        if type(handler) is not logging.StreamHandler:  # the one that repeats everything in the worker's stderr
+            ours.addHandler(handler)
+    ours.propagate = False
+    accesslog.logger.setLevel(logging.INFO)
 
 
 def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
@@ -141,20 +163,26 @@ def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
     return [rows[item] for item in items]
 
 
+def replicas_of(config: ServeConfig) -> int:
+    return config.replicas or min(_processors(), MOST_REPLICAS)
+
+
 def build_application(config: ServeConfig) -> serve.Application:
     """Return the application for serve.run; nothing is opened before a replica starts."""
-    folders = {"data_dir": config.uri or config.folder.absolute()}
+    folders: dict[str, Any] = {"data_dir": config.uri or config.folder.absolute()}
     if config.uri:
         folders["work_dir"] = config.folder.absolute()
+    if config.keys_path:
+        folders["access"] = config.access.model_copy(update={"keys_file": config.keys_path.absolute()})
     here = config.model_copy(update=folders)  # replicas may start in another folder
     deploy = serve.deployment(
-        num_replicas=config.replicas,
+        num_replicas=replicas_of(config),
         max_ongoing_requests=ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 1},
         logging_config=LoggingConfig(enable_access_log=False),  # requests are counted as metrics, not written down
     )
     service = deploy(serve.ingress()(SearchService))
-    if here.replicas == 1:
+    if replicas_of(here) == 1:
         return service.bind(here)
     council = serve.deployment(
         name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
@@ -182,7 +210,7 @@ def running(config: ServeConfig) -> Iterator[Addresses]:
     """
     if not config.ray_address:
         _check_free(config.host, config.port)
-    with ray_running(config.ray_address, processors=max(_processors(), config.replicas)) as context:
+    with ray_running(config.ray_address, processors=max(_processors(), replicas_of(config))) as context:
         try:
             addresses = _addresses(config, context)
             _deploy(config, addresses.log_dir)
@@ -203,7 +231,7 @@ def _deploy(config: ServeConfig, log_dir: Path) -> None:
 
 def _addresses(config: ServeConfig, context: Any) -> Addresses:
     session_dir = Path(context.address_info["session_dir"])
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 - the reverse
     return Addresses(
         url=f"http://{f'[{host}]' if ':' in host else host}:{config.port}",
         dashboard_url=f"http://{context.dashboard_url}",

@@ -8,6 +8,7 @@ An index that cannot be opened keeps its reason and leaves the others alone. Met
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
@@ -31,7 +32,7 @@ from raydex.errors import (
 )
 from raydex.lexical import Suggestion
 from raydex.records import Found, Manifest, Query, Section, StageTimes, Vectors
-from raydex.search import Searcher, merge_found
+from raydex.search import Searcher, merge_found, open_rerank_stage
 from raydex.snapshot import Snapshot, current_id, index_names, open_snapshot, read_manifest
 from raydex.storage.mirror import Storage, open_storage
 from utils.files import exclusive_lock
@@ -98,6 +99,12 @@ class Engine:
         self._threads = threads
         self._embedders: WeakValueDictionary[str, Embedder] = WeakValueDictionary()  # they live with their indexes
         self._embedding, self._changing, self._opening = Lock(), Lock(), Lock()
+        self._second_look = open_rerank_stage(
+            config.rerank_model,
+            candidates=config.rerank_candidates,
+            budget_ms=config.rerank_budget_ms,
+            threads=threads,
+        )
         self.storage = open_storage(config.uri, config.folder)
         self.table = Table(names=tuple(dict.fromkeys(config.index or published_names(config))))
         for name in self.table.names:
@@ -192,10 +199,12 @@ class Engine:
         *,
         times: StageTimes,
         before_each: Callable[[], None] = lambda: None,
+        seconds_left: Callable[[], float] = lambda: math.inf,
     ) -> list[Found]:
         """Answer each query from all the indexes together. vectors: a row for each, None when none is looked at.
 
-        before_each: called before a query is searched in an index; what it raises ends the whole.
+        before_each: called before a query is searched in an index; what it raises ends the whole. seconds_left: of the
+        request; reranking takes no more than a part of them.
         """
         rows: Sequence[Vectors | None] = [None] * len(queries) if vectors is None else list(vectors)
 
@@ -203,16 +212,17 @@ class Engine:
             before_each()
             return index.searcher.find(query, row, times=times)
 
-        return [_find(search, indexes, query, row) for query, row in zip(queries, rows, strict=True)]
+        answers: list[Found] = []
+        for query, row in zip(queries, rows, strict=True):
+            found = _find(search, indexes, self._second_look.widened(query), row)
+            within_s = seconds_left() / (len(queries) - len(answers))
+            answers.append(self._second_look.apply(query, found, times=times, within_s=within_s))
+        return answers
 
-    def suggest(self, indexes: Sequence[OpenIndex], prefix: str, *, k: int) -> list[tuple[str, Suggestion]]:
-        """Return (index, suggestion): the best of each index first, then the second best of each, a text once."""
-        lists = [
-            [(index.name, found) for found in index.searcher.lexical.suggest(prefix, k)]
-            for index in indexes
-            if index.searcher.lexical is not None
-        ]
-        best: dict[str, tuple[str, Suggestion]] = {}
+    def suggest(self, indexes: Sequence[OpenIndex], prefix: str, *, k: int) -> list[tuple[str, Suggestion, str]]:
+        """Return (index, suggestion, its URL): the best of each index first, then the second best, a text once."""
+        lists = [[(index.name, found, url) for found, url in index.searcher.suggest(prefix, k)] for index in indexes]
+        best: dict[str, tuple[str, Suggestion, str]] = {}
         for one in filter(None, chain.from_iterable(zip_longest(*lists))):
             best.setdefault(one[1].text, one)
         return list(best.values())[:k]
@@ -220,14 +230,18 @@ class Engine:
     def length_warning(self, model_id: str, text: str) -> str:
         """Return what to tell the caller when the model cannot read the whole text; empty when it can."""
         embedder = self._embedders[model_id]
-        tokens, limit = embedder.tokenizer.count(text), embedder.info.max_tokens
+        limit = embedder.info.max_tokens
+        if text.isascii() and len(text) + embedder.tokenizer.special_tokens <= limit:
+            return ""  # no token is shorter than a character
+        tokens = embedder.tokenizer.count(text)
         return f"the query has {tokens} tokens; the model read the first {limit}" if tokens > limit else ""
 
-    def section(self, section_id: str) -> tuple[str, Section]:
-        """Return the section and the name of the first index that holds it."""
+    def section(self, section_id: str, *, allowed: frozenset[str] | None = None) -> tuple[str, Section]:
+        """Return the section and the name of the first index that holds it. allowed: where to look; None: in all."""
         indexes = self.indexes
         for index in indexes.values():
-            if section := index.searcher.section(section_id):
+            is_visible = allowed is None or index.name in allowed
+            if is_visible and (section := index.searcher.section(section_id)):
                 return index.name, section
         if not indexes:
             self.select()
@@ -298,14 +312,17 @@ class Engine:
         return open_snapshot(index_dir, manifest.snapshot_id, expected=describe(model))
 
     def published_id(self, name: str) -> str:
-        """Return the id of the snapshot that is live now, whatever is served."""
-        if not self.storage:
-            return current_id(self.config.folder / name)
+        """Return the id of the snapshot that is live now, whatever is served; "" when nobody can tell."""
         try:
-            return self.storage.current_id(name)
+            if self.storage:
+                return self.storage.current_id(name)
         except StorageError as error:
             logger.warning("not known what is live index=%s reason=%s", name, error)
+        try:
             return current_id(self.config.folder / name)
+        except OSError as error:
+            logger.warning("not known what is live index=%s reason=%s", name, error)
+            return ""
 
 
 def _named(table: Table, name: str) -> OpenIndex:

@@ -4,6 +4,7 @@ error → {"error": {"type": "query_error", "message": "k: is 500, allowed are 1
 """
 
 import logging
+import math
 import re
 import time
 import uuid
@@ -19,14 +20,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raydex.config import ServeConfig
 from raydex.errors import (
+    AuthError,
     BodyTooLarge,
     BodyTooSlow,
     DeadlineExceeded,
     EmbedError,
+    Forbidden,
     HeadersTooLarge,
     IndexNotFound,
     MalformedRequest,
+    Overloaded,
     QueryError,
+    RateLimited,
     RaydexError,
     RequestRefused,
     RollbackRefused,
@@ -35,6 +40,8 @@ from raydex.errors import (
     StorageError,
     UriTooLong,
 )
+from raydex.serve.accesslog import AccessLog
+from raydex.serve.headers import add_security_headers
 from raydex.serve.recorder import Recorder
 from raydex.serve.schemas import Failure, FailureResponse
 from raydex.serve.status import reason_text
@@ -42,13 +49,17 @@ from raydex.serve.status import reason_text
 logger = logging.getLogger(__name__)
 
 STATUS: dict[type[RaydexError], int] = {
+    AuthError: 401,
+    Forbidden: 403,
     QueryError: 422,
+    RateLimited: 429,
     IndexNotFound: 404,
     SectionNotFound: 404,
     RollbackRefused: 409,
     SnapshotError: 503,
     EmbedError: 503,
     StorageError: 503,
+    Overloaded: 503,
     MalformedRequest: 400,
     BodyTooSlow: 408,
     BodyTooLarge: 413,
@@ -60,7 +71,13 @@ STATUS: dict[type[RaydexError], int] = {
 RETRY_AFTER_S = 5
 """How soon to ask again after a 503: a replica opens a snapshot of a few thousand chunks in less."""
 
+OVERLOAD_RETRY_AFTER_S = 1
+"""How soon to ask again when too many wait: what waits is answered in about a second."""
+
 REQUEST_ID_KEY = "raydex.request_id"
+OUTCOME_KEY = "raydex.outcome"
+"""What became of a request, where its status does not tell."""
+
 LONGEST_REQUEST_ID = 128
 SHOWN_COMPLAINTS, LONGEST_MESSAGE = 10, 2000
 """Of what is echoed: an error is never much longer than the request that it refuses."""
@@ -70,7 +87,7 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
     """Give each foreseen error its response; what none of these takes is left to Edge."""
 
     async def known(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RaydexError)
+        assert isinstance(error, RaydexError)  # noqa: S101 - for mypy: it is registered for these
         return respond_to(request.scope, error, reason_text(str(error), config))
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
@@ -82,25 +99,48 @@ def add_failure_handlers(app: FastAPI, config: ServeConfig) -> None:
     app.add_exception_handler(HTTPException, refused)
 
 
+def failure_kind(error: RaydexError) -> str:
+    """Return the `type` of the body: query_error of QueryError."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+
+
 def respond_to(scope: Scope, error: RaydexError, message: str = "") -> JSONResponse:
-    """Return the response to a foreseen error, and raise any other. message: other words than the error's own."""
+    """Return the response to a foreseen error, and raise any other. message: other words than the error's own.
+
+    Also for the layers that stand before the routes: what they raise meets no handler.
+    """
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
     if status is None:
         raise error
     field = error.field if isinstance(error, QueryError) else None
-    headers = {"Connection": "close"} if isinstance(error, RequestRefused) else {}  # the body may not be read
-    return _respond(scope, status, _snake_case(type(error)), message or str(error), field=field, headers=headers)
+    if isinstance(error, Overloaded):
+        scope[OUTCOME_KEY] = "overloaded"
+    kind, text = failure_kind(error), message or str(error)
+    return _respond(scope, status, kind, text, field=field, headers=_headers(error))
+
+
+def _headers(error: RaydexError) -> dict[str, str]:
+    if isinstance(error, RequestRefused):
+        return {"Connection": "close"}  # the body may not be read
+    if isinstance(error, Overloaded):
+        return {"Retry-After": str(OVERLOAD_RETRY_AFTER_S)}
+    if isinstance(error, AuthError):  # RFC 6750
+        return {"WWW-Authenticate": 'Bearer realm="raydex"' + (', error="invalid_token"' if error.is_given else "")}
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return {}
 
 
 class Edge:
-    """The outermost layer: request id, request figures, and the unforeseen made a 500 that tells nothing.
+    """The outermost layer: request id, headers of every response, figures, log line, the unforeseen made a 500.
 
     adds_header: False where the server in front (Ray Serve's proxy) writes X-Request-Id itself; two would be joined.
     """
 
-    def __init__(self, app: ASGIApp, *, recorder: Recorder, adds_header: bool) -> None:
+    def __init__(self, app: ASGIApp, *, recorder: Recorder, access_log: AccessLog, adds_header: bool) -> None:
         self._app = app
         self._recorder = recorder
+        self._access_log = access_log
         self._adds_header = adds_header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +154,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                add_security_headers(message)
                 if self._adds_header:
                     MutableHeaders(scope=message)["X-Request-Id"] = scope[REQUEST_ID_KEY]
             await send(message)
@@ -131,13 +172,14 @@ class Edge:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        self._recorder.count("raydex_requests", route=route, outcome=_outcome(status))
+        self._recorder.count("raydex_requests", route=route, outcome=scope.get(OUTCOME_KEY) or _outcome(status))
         self._recorder.observe("raydex_request_seconds", seconds, route=route)
+        self._access_log.write(scope, route=route, status=status, seconds=seconds, request_id=scope[REQUEST_ID_KEY])
 
 
 async def _malformed(request: Request, error: Exception) -> JSONResponse:
     """Answer what FastAPI's own validation refused; all complaints in the message, the first one's field."""
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - for mypy: it is registered for these
     details = error.errors()
     complaints = [_complaint(detail) for detail in details[:SHOWN_COMPLAINTS]]
     message = "; ".join(f"{field}: {text}" if field else text for field, text in complaints)
@@ -148,7 +190,7 @@ async def _malformed(request: Request, error: Exception) -> JSONResponse:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     """Answer what the router refused: an unknown route, a wrong method, a body that cannot be read."""
-    assert isinstance(error, HTTPException)
+    assert isinstance(error, HTTPException)  # noqa: S101 - for mypy: it is registered for these
     kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     message = f"{error.detail}: {request.method} {request.url.path}. See /docs."
     return _respond(request.scope, error.status_code, kind, message, headers=dict(error.headers or {}))
@@ -176,7 +218,7 @@ def _respond(
         message = f"{message[:LONGEST_MESSAGE]} …"
     failure = Failure(type=kind, message=message, field=field, request_id=scope[REQUEST_ID_KEY])
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**(headers or {}), **retry})
+    return JSONResponse(FailureResponse(error=failure).model_dump(), status, headers={**retry, **(headers or {})})
 
 
 def _request_id(scope: Scope) -> str:
@@ -193,7 +235,3 @@ def _outcome(status: int) -> str:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "error"
     return "client_error" if status >= HTTPStatus.BAD_REQUEST else "ok"
-
-
-def _snake_case(kind: type) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

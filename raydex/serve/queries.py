@@ -6,17 +6,20 @@
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from raydex.config import ServeConfig
-from raydex.errors import QueryError, SnapshotError
+from raydex.errors import IndexNotFound, QueryError, SnapshotError
 from raydex.records import Found, Query, StageTimes, Vectors
 from raydex.serve.deadlines import Deadline
 from raydex.serve.engine import PROBE, Engine, OpenIndex
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import Council, SwapCouncil
+
+Result = TypeVar("Result")
 
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 """Control characters but tab and line ends, halves of surrogate pairs, and U+FFFD."""
@@ -31,6 +34,9 @@ class Backend(Protocol):
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors: ...
 
+    async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
+        """Return what work makes of the vector of item, (model_id, text), in a thread; without item, of None."""
+
 
 class DirectBackend:
     """Serves from this process alone, for tests and small uses; queries of different requests are not batched."""
@@ -42,6 +48,10 @@ class DirectBackend:
 
     async def embed(self, model_id: str, texts: Sequence[str]) -> Vectors:
         return await asyncio.to_thread(self.engine.embed, model_id, texts)
+
+    async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
+        vector = (await self.embed(item[0], [item[1]]))[0] if item else None
+        return await asyncio.to_thread(work, vector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +102,39 @@ def _shown(number: int) -> str:
     return str(number) if number.bit_length() < 64 else "beyond 64 bits"
 
 
-async def find(backend: Backend, queries: Sequence[Query], *, names: Sequence[str], deadline: Deadline) -> Findings:
+def select_allowed(engine: Engine, names: Sequence[str], allowed: frozenset[str] | None) -> list[OpenIndex]:
+    """Return the indexes as Engine.select does, as if those that are not allowed did not exist. None allows all."""
+    if allowed is None:
+        return engine.select(names)
+    visible = visible_names(engine, allowed)
+    if hidden := [name for name in names or ([] if visible else sorted(allowed)) if name not in visible]:
+        raise IndexNotFound(hidden[0], visible)
+    return engine.select(names or [name for name in visible if name in engine.indexes] or visible)
+
+
+def visible_names(engine: Engine, allowed: frozenset[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in engine.names if allowed is None or name in allowed)
+
+
+def skipped_names(engine: Engine, allowed: frozenset[str] | None) -> tuple[str, ...]:
+    """Return the served indexes that are not open, as far as they may be named."""
+    return tuple(name for name in engine.reasons if allowed is None or name in allowed)
+
+
+async def find(
+    backend: Backend,
+    queries: Sequence[Query],
+    *,
+    names: Sequence[str],
+    allowed: frozenset[str] | None = None,
+    deadline: Deadline,
+) -> Findings:
     """Answer the queries, all of one mode, from one set of snapshots.
 
-    Raises DeadlineExceeded when not all are answered in time, and what Engine.select raises.
+    Raises DeadlineExceeded when not all are answered in time, and what select_allowed raises.
     """
     engine, times, started = backend.engine, StageTimes(), time.perf_counter()
-    indexes = engine.select(names)
+    indexes = select_allowed(engine, names, allowed)
     model_id = indexes[0].model_id
     texts = [query.text for query in queries]
     vectors = None
@@ -106,22 +142,25 @@ async def find(backend: Backend, queries: Sequence[Query], *, names: Sequence[st
         if any(query.mode != "lexical" for query in queries):
             vectors = await backend.embed(model_id, texts)
             times.add("embed", time.perf_counter() - started)
-        found = await asyncio.to_thread(engine.find, indexes, queries, vectors, times=times, before_each=deadline.check)
+        search = partial(engine.find, times=times, before_each=deadline.check, seconds_left=deadline.seconds_left)
+        found = await asyncio.to_thread(search, indexes, queries, vectors)
     times.add("total", time.perf_counter() - started)
-    _record(backend.recorder, found, times)
+    record(backend.recorder, [len(answer.hits) for answer in found], times)
+    for reason in filter(None, (answer.fell_through for answer in found)):
+        backend.recorder.count("raydex_rerank_fall_through", reason=reason)
     return Findings(
         found=found,
         warnings=[
-            "; ".join(filter(None, (answer.message, _warning(engine, indexes, query))))
+            "; ".join(filter(None, (answer.message, warning(engine, indexes, query))))
             for query, answer in zip(queries, found, strict=True)
         ],
-        skipped=() if names else tuple(engine.reasons),
-        snapshot=_snapshot_ids(indexes),
+        skipped=() if names else skipped_names(engine, allowed),
+        snapshot=snapshot_ids(indexes),
         timings_s={stage: round(seconds, 6) for stage, seconds in times.seconds.items()},
     )
 
 
-def _warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
+def warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
     """Return what the caller must know of the answer: what the model did not read, which index has no words."""
     if query.mode == "lexical":
         return ""
@@ -130,26 +169,32 @@ def _warning(engine: Engine, indexes: Sequence[OpenIndex], query: Query) -> str:
     return "; ".join(filter(None, (engine.length_warning(indexes[0].model_id, query.text), told)))
 
 
-async def probe(backend: Backend) -> dict[str, str]:
-    """Search every index once; return index → snapshot_id. Raises SnapshotError with every reason against it."""
+async def probe(backend: Backend, allowed: frozenset[str] | None = None) -> dict[str, str]:
+    """Search every index once; return index → snapshot_id. Raises SnapshotError with every reason against it.
+
+    allowed: the indexes that may be named; the others are probed all the same.
+    """
     engine, table = backend.engine, backend.engine.table
     if table.reasons:
-        raise SnapshotError("; ".join(str(reason) for reason in table.reasons.values()))
+        told = [str(reason) for name, reason in table.reasons.items() if allowed is None or name in allowed]
+        raise SnapshotError("; ".join(told) or "an index is not open")
     indexes = list(table.indexes.values()) or engine.select()
     for index in indexes:
         vectors = await backend.embed(index.model_id, [PROBE])
-        await asyncio.to_thread(engine.find, [index], [Query(text=PROBE, k=1)], vectors, times=StageTimes())
-    return _snapshot_ids(indexes)
+        query = Query(text=PROBE, k=1, rerank=False)
+        await asyncio.to_thread(engine.find, [index], [query], vectors, times=StageTimes())
+    return snapshot_ids([index for index in indexes if allowed is None or index.name in allowed])
 
 
-def _snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
+def snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
     return {index.name: index.manifest.snapshot_id for index in indexes}
 
 
-def _record(recorder: Recorder, answers: Sequence[Found], times: StageTimes) -> None:
+def record(recorder: Recorder, hits: Sequence[int], times: StageTimes) -> None:
+    """hits: of each query, how many it found."""
     for stage, seconds in times.seconds.items():
         recorder.observe("raydex_search_stage_seconds", seconds, stage=stage)
-    for found in answers:
-        recorder.observe("raydex_results", len(found.hits))
-        if not found.hits:
+    for count in hits:
+        recorder.observe("raydex_results", count)
+        if not count:
             recorder.count("raydex_zero_result_queries")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field
 
-from raydex.records import Grouping, SearchMode, SectionKind
+from raydex.records import Grouping, NameKind, SearchMode, SectionKind
 
 K = Annotated[int, Field(ge=1, description="Hits per query.", examples=[10])]
 Offset = Annotated[int, Field(ge=0, description="Hits to skip, for paging.", examples=[0])]
@@ -65,6 +65,9 @@ class SearchOptions(BaseModel):
     )
     facets: Annotated[bool, Field(description="Count what was found by source, version, language and kind.")] = False
     explain: Annotated[bool, Field(description="Say of each result what its score is the sum of.")] = False
+    rerank: bool | None = Field(
+        None, description="Have a cross-encoder order the best results anew; without it, if the service has one."
+    )
     timeout_ms: TimeoutMs = 0
 
 
@@ -105,7 +108,9 @@ class Result(BaseModel):
         examples=[0.7213],
     )
     scores: dict[str, float] = Field(
-        description="`dense`, the cosine, and `lexical`, BM25, where it was found so.", examples=[{"dense": 0.71}]
+        description="`dense`, the cosine, and `lexical`, BM25, where it was found so; `rerank` where it was reranked, "
+        "which then decides the order.",
+        examples=[{"dense": 0.71}],
     )
     content: str = Field(description="The passage, as plain text.")
     highlights: list[Span] = Field(description="Where the query's words stand: characters start:end of content.")
@@ -142,6 +147,11 @@ class Suggested(BaseModel):
     """A symbol, title or heading of an index."""
 
     text: str = Field(examples=["os.path.join"])
+    kind: NameKind = Field(examples=["symbol"])
+    url: str = Field(
+        description="Where it leads: the definition, the page or the section; empty in an index made before this.",
+        examples=["https://docs.example.org/os.path.html#os.path.join"],
+    )
     index: str = Field(examples=["docs"])
     is_corrected: bool = Field(description="It is spelled otherwise than what was typed.")
 

@@ -68,6 +68,7 @@ def _record_build(index: str, build: LastBuild, recorder: Recorder) -> None:
 
 def _record_run(index: str, run: LastRun, recorder: Recorder) -> None:
     recorder.set("raydex_last_run_failures", run.failures_in_a_row, index=index)
+    recorder.set("raydex_last_run_exit_code", run.exit_code, index=index)
     recorder.set("raydex_last_run_seconds", run.seconds, index=index)
     if run.last_success_at:
         recorder.set("raydex_last_success_timestamp_seconds", run.last_success_at.timestamp(), index=index)

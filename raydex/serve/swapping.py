@@ -108,7 +108,7 @@ class Watch:
         """Return index → target; what cannot be looked at is what it was before. salt: makes other tokens."""
         try:
             names = dict.fromkeys(self._config.index or published_names(self._config))
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             logger.warning("not known what is published reason=%s", error)
             return dict(before)
         if not names:  # a folder that is not mounted rather than one that lost all its indexes
@@ -121,7 +121,7 @@ class Watch:
             if not live or (live == before.snapshot_id and not is_refused):
                 return before  # an index without CURRENT is served as before
             return Target(live, salt + self._files(name, live))
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             logger.warning("not known what is live index=%s reason=%s", name, error)
             return before
 

@@ -82,7 +82,7 @@ def _line(value: object) -> str:
 def _table(text: str, *, is_yaml: bool) -> Mapping[str, object] | None:
     try:
         # BaseLoader makes nothing but text, lists and tables: no object, and version 1.10 stays 1.10
-        table = yaml.load(text, Loader=yaml.BaseLoader) if is_yaml else tomllib.loads(text)
+        table = yaml.load(text, Loader=yaml.BaseLoader) if is_yaml else tomllib.loads(text)  # noqa: S506 - as said
     except (yaml.YAMLError, ValueError, RecursionError):  # `title: Errors: a guide` is common, and no YAML
         return dict(_PAIR.findall(text)) or None
     return table if isinstance(table, Mapping) else {} if not text.strip() else None

@@ -1,28 +1,18 @@
-"""Every setting, once: name, default, bounds, meaning. Flags, RAYDEX_* variables, TOML and docs/settings.md follow.
+"""Every setting, once: name, default, bounds, meaning. Data only."""
 
-default < file ([build] or [serve] in sources.toml) < environment < flag  →  BuildConfig / ServeConfig, frozen
-
-RAYDEX_CRAWL__DELAY_S=1 python build_index.py https://docs.example.org/ --max-pages 200
-"""
-
-import argparse
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from ipaddress import ip_address
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsError
-
-from raydex.errors import ConfigError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_settings import NoDecode
 
 CODE_VERSION = "0.1.0"
-ENV_PREFIX = "RAYDEX_"
 INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+RATE = r"^([1-9][0-9]{0,8}/(second|minute|hour|day))?$"
 
 
 class Settings(BaseModel):
@@ -131,9 +121,10 @@ class EmbedConfig(Settings):
 class VectorsConfig(Settings):
     index_kind: str = Field(
         "auto",
-        pattern=r"^(auto|flat|fp16|rabitq)$",
-        description="How vectors are searched: flat (exact), fp16 or rabitq (smaller and faster, best rows scored "
-        "anew with the whole vectors), auto: by the number of chunks.",
+        pattern=r"^(auto|flat|fp16|int8|rabitq)$",
+        description="How vectors are searched: flat, fp16, int8 (exact, each faster than the one before) or rabitq "
+        "(smaller, may miss a row); all but flat score the best rows anew with the whole vectors. auto: by the number "
+        "of chunks.",
     )
     least_recall: float = Field(
         0.99,
@@ -279,13 +270,52 @@ class LimitsConfig(Settings):
     max_timeout_ms: int = Field(60_000, ge=1, description="Largest timeout_ms a caller may ask for.")
 
 
+class AccessConfig(Settings):
+    keys_file: Path = Field(
+        Path(),
+        description="File of the API keys; without it, keys.json in the data folder (none when that is a URI).",
+    )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Answer searches without a key, on any address. /admin/ needs one all the same.",
+    )
+    default_rate: str = Field(
+        "", pattern=RATE, description="Most requests of a key that has no rate of its own, such as 20/second."
+    )
+    default_quota: str = Field(
+        "", pattern=RATE, description="The same over longer, for a key that has no quota of its own, such as 10000/day."
+    )
+    redis_url: str = Field(
+        "",
+        description="Redis that counts for all replicas, such as redis://:password@host:6379/0 (better in the "
+        "environment than in a flag); without it, each replica counts for itself.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Sites whose pages may ask from a browser, such as https://docs.example.org (repeat the flag)."
+    )
+    access_log: Literal["off", "on", "queries"] = Field(
+        "on", description="A log line for each request; `queries` writes down what is asked in URLs, too."
+    )
+
+    _names = field_validator("cors_origins", mode="before")(_split_names)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [one for one in value if one != "*" and not re.fullmatch(r"https?://[^/\s]+", one)]:
+            raise ValueError(f"not an origin such as https://docs.example.org: {', '.join(wrong)}")
+        return value
+
+
 class ServeConfig(IndexesConfig):
     """Settings of serve_index.py."""
 
     index: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Indexes to serve (repeat the flag); without it, all that are published."
     )
-    host: str = Field("127.0.0.1", description="Address to listen on. There is no access control yet: keep it private.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; one that others reach needs API keys (docs/access.md)."
+    )
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     ray_address: str = Field("", description="Address of an existing Ray cluster; without it, a local one is started.")
     model: str = Field(
@@ -298,156 +328,68 @@ class ServeConfig(IndexesConfig):
         description="Seconds between two looks for a newly published (or rolled back) snapshot, which is then served "
         "without a restart; 0: swap only when POST /admin/reload says so.",
     )
-    replicas: int = Field(1, ge=1, le=64, description="Processes that answer queries, each with the whole snapshot.")
+    replicas: int = Field(
+        0, ge=0, le=64, description="Processes that answer queries, each with the whole snapshot; 0: one for each "
+        "processor, at most 8."
+    )  # fmt: skip
+    ingress: Literal["auto", "haproxy", "proxy"] = Field(
+        "auto", description="What takes requests for the replicas: HAProxy, or Ray's own proxy, which is slower; auto: "
+        "HAProxy where it is installed."
+    )  # fmt: skip
     max_k: int = Field(100, ge=1, le=1000, description="Largest k a caller may ask for.")
     max_offset: int = Field(1000, ge=0, description="Largest offset a caller may ask for.")
     max_query_chars: int = Field(4000, ge=1, description="Longest query, in characters.")
     max_batch: int = Field(64, ge=1, description="Most queries in one POST /search.")
     embed_batch: int = Field(16, ge=1, description="Most waiting queries that are embedded in one call of the model.")
+    max_waiting: int = Field(
+        256, ge=1, description="Most searches that wait in one replica; more are refused with 503 and Retry-After."
+    )
+    cache_mb: int = Field(64, ge=0, description="Megabytes of answers that one replica keeps; 0: none.")
+    monitoring: bool = Field(
+        default=False,
+        description="Run Prometheus with our rules beside the service, and show charts on Ray's dashboard "
+        "(docs/monitoring.md).",
+    )
+    monitoring_port: int = Field(
+        0, ge=0, le=65535, description="Port of the chart pages that --monitoring serves; 0: a free one."
+    )
+    monitoring_dir: Path = Field(
+        Path(),
+        description="Folder in which --monitoring keeps Prometheus's data; without it, in the folder of Ray's session, "
+        "which a restart does not read.",
+    )
+    scrape_interval_s: float = Field(
+        10.0, ge=1, le=60, description="Seconds between two looks of Prometheus at the figures; Ray renews them in 10."
+    )
     limits: LimitsConfig = LimitsConfig()
+    access: AccessConfig = AccessConfig()
+
+    rerank_model: str = Field(
+        "",
+        description="Cross-encoder that looks again at the best hits: a local folder or a Hugging Face name "
+        "('overlap': a fake for tests); empty: none.",
+    )
+    rerank_candidates: int = Field(30, ge=1, le=200, description="Best hits that the cross-encoder looks at.")
+    rerank_budget_ms: int = Field(
+        500,
+        ge=1,
+        description="Milliseconds for which it may look at the hits of one query; those it does not get to keep their "
+        "places.",
+    )
 
     _names = field_validator("index", mode="before")(_split_names)
 
-
-BESIDE_THE_FILE = ("golden_queries", "golden_qrels")
-"""Settings of [build.gate] that name files: in the file of settings relative to it, else to the working folder."""
-
-Config = TypeVar("Config", BuildConfig, ServeConfig)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One leaf of a settings table. path: its place in the table; the flag is the leaf's own name."""
-
-    path: tuple[str, ...]
-    info: FieldInfo
+    @property
+    def keys_path(self) -> Path | None:
+        """The file of the API keys; None when there can be none."""
+        if self.access.keys_file != Path():
+            return self.access.keys_file
+        return None if self.uri else self.folder / "keys.json"
 
     @property
-    def flag(self) -> str:
-        return "--" + self.path[-1].replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return ENV_PREFIX + "__".join(self.path).upper()
-
-    @property
-    def is_list(self) -> bool:
-        return get_origin(self.info.annotation) is tuple
-
-    @property
-    def type_name(self) -> str:
-        if get_origin(self.info.annotation) is Literal:
-            return ", ".join(get_args(self.info.annotation))
-        if isinstance(self.info.annotation, UnionType):
-            return "path or URI"
-        kind = get_args(self.info.annotation)[0] if self.is_list else self.info.annotation
-        return {str: "text", int: "number", float: "number", bool: "yes/no", Path: "path"}[cast(type, kind)]
-
-    @property
-    def is_switch(self) -> bool:
-        return self.info.annotation is bool
-
-    @property
-    def default_text(self) -> str:
-        default = self.info.default
-        if self.is_list:
-            return ",".join(default) or "none"
-        if self.is_switch:
-            return "yes" if default else "no"
-        return str(default) if default not in ("", Path()) else "none"
-
-
-def settings_of(table: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """Yield every leaf of a settings table, in the order it is written."""
-    for name, info in table.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from settings_of(info.annotation, (*prefix, name))
-        else:
-            yield Setting((*prefix, name), info)
-
-
-def add_flags(parser: argparse.ArgumentParser, table: type[BaseModel]) -> None:
-    """Give the parser one flag per setting, grouped by table; absent flags stay absent from the namespace."""
-    groups: dict[tuple[str, ...], Any] = {(): parser.add_argument_group("settings")}
-    for setting in settings_of(table):
-        section = setting.path[:-1]
-        if section not in groups:
-            groups[section] = parser.add_argument_group(f"settings: {section[0]}")
-        kind: dict[str, Any] = (
-            {"action": "store_true"}
-            if setting.is_switch
-            else {"action": "append" if setting.is_list else "store", "metavar": setting.path[-1].upper()}
-        )
-        groups[section].add_argument(
-            setting.flag,
-            dest=".".join(setting.path),
-            default=argparse.SUPPRESS,
-            **kind,
-            help=f"{setting.info.description} [default: {setting.default_text}, env {setting.variable}]".replace(
-                "%", "%%"
-            ),
-        )
-
-
-def resolve(table: type[Config], flags: Mapping[str, Any], file_values: Mapping[str, Any], file_name: str) -> Config:
-    """Return the settings: default < file < environment < flag.
-
-    flags: dotted name → value, other keys are ignored. Raises ConfigError naming each wrong setting, where its value
-    came from and what is allowed.
-    """
-    given_flags = {s.path: flags[".".join(s.path)] for s in settings_of(table) if ".".join(s.path) in flags}
-    environment = EnvSettingsSource(
-        cast(type[BaseSettings], table),
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        case_sensitive=False,
-    )
-    if not isinstance(file_values, Mapping):
-        raise ConfigError(f"{file_name}: settings must be a table such as [build], found {file_values!r}")
-    try:
-        values = _overlay(_overlay(_found_beside(file_values, file_name), environment()), _nested(given_flags))
-        return table.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e, given_flags, file_name) for e in error.errors())) from error
-    except SettingsError as error:  # a variable that names a table of settings, such as RAYDEX_CRAWL
-        raise ConfigError(f"environment variable {ENV_PREFIX}…: {error}") from error
-
-
-def _found_beside(file_values: Mapping[str, Any], file_name: str) -> dict[str, Any]:
-    """Return the values of the file, with the files that it names as paths from the working folder."""
-    gate = file_values.get("gate")
-    if not isinstance(gate, Mapping):
-        return dict(file_values)
-    folder = Path(file_name).parent
-    named = {key: str(folder / gate[key]) for key in BESIDE_THE_FILE if isinstance(gate.get(key), str) and gate[key]}
-    return {**file_values, "gate": {**gate, **named}}
-
-
-def _explain(error: Any, given_flags: Mapping[tuple[str, ...], Any], file_name: str) -> str:
-    path = tuple(str(part) for part in error["loc"])
-    setting = Setting(path, FieldInfo())
-    if path in given_flags:
-        origin = f"flag {setting.flag}"
-    elif setting.variable in os.environ:
-        origin = f"environment variable {setting.variable}"
-    else:
-        origin = file_name or "defaults"
-    return f"{'.'.join(path)} = {error['input']!r} (from {origin}): {error['msg']}"
-
-
-def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        node = tree
-        for part in path[:-1]:
-            node = node.setdefault(part, {})
-        node[path[-1]] = value
-    return tree
-
-
-def _overlay(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _overlay(dict(merged[key]), value) if both_tables else value
-    return merged
+    def is_local(self) -> bool:
+        """True when only this machine can reach the address."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:  # a name, which may mean any address
+            return False

@@ -1,0 +1,239 @@
+"""Kills parts of a running service under load, and says what fails and for how long. About 5 minutes.
+
+    python bench/outages.py --data-dir checkpoints --index docs [--only replica,proxy] [--clients 8]
+
+    replica   SIGKILL of one of two replicas
+    hung      SIGSTOP of one of two replicas for 10 s, then SIGCONT
+    proxy     SIGKILL of the process that listens
+    node      SIGKILL of the second of two nodes, each with a replica
+    head      SIGKILL of the GCS of two nodes, which keeps its tables in Redis; it is started again after 15 s
+
+Clients ask without retrying, on kept connections, and give up after 5 s. `failing_s` is the time from the first failure
+to the last, `gap_s` the longest time without one answer. The last line is one JSON object, also written to
+bench/results/outages.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+# before a Ray starts: every process of Ray must agree on mode and token
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+from bench.local import LAST_LINE_OF_SERVICE, ROOT, free_port, stop
+from bench.swap import QUERIES, REPLICA
+from tests.processes import command_line, descendants
+
+RESULTS = Path(__file__).parent / "results" / "outages.json"
+BEFORE_S, AFTER_S, HUNG_S, HEADLESS_S = 5.0, 30.0, 10.0, 15.0
+CLIENT_TIMEOUT_S = 5.0
+
+Answer = tuple[float, float, str]
+"""When it came, after how many seconds, and what went wrong ("": nothing)."""
+
+
+class Asking:
+    """Clients that ask until they are stopped."""
+
+    def __init__(self, url: str, index: str, clients: int) -> None:
+        self.answers: list[Answer] = []
+        self._url, self._index, self._over = url, index, threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, first: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=CLIENT_TIMEOUT_S) as client:
+            for number in count(first * 100_000):
+                if self._over.is_set():
+                    return
+                query = f"{QUERIES[number % len(QUERIES)]} {number}"  # no cache helps
+                started = time.monotonic()
+                try:
+                    status = client.get("/search", params={"query": query, "index": self._index}).status_code
+                    wrong = "" if status == httpx.codes.OK else str(status)
+                except httpx.HTTPError as error:
+                    wrong = type(error).__name__
+                now = time.monotonic()
+                self.answers.append((now, now - started, wrong))
+                if wrong:
+                    time.sleep(0.05)
+
+
+def measured(url: str, index: str, clients: int, harm: Callable[[], None]) -> dict[str, Any]:
+    """Return what clients see of a harm that is done after some seconds."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for number in range(50):
+            client.get("/search", params={"query": f"{QUERIES[0]} {number}", "index": index})
+    asking = Asking(url, index, clients)
+    time.sleep(BEFORE_S)
+    at = time.monotonic()
+    harm()
+    time.sleep(max(0.0, at + AFTER_S - time.monotonic()))
+    asking.end()
+    before = [seconds for when, seconds, wrong in asking.answers if when < at and not wrong]
+    after = [(when, seconds) for when, seconds, wrong in asking.answers if when >= at and not wrong]
+    failed = [(when, wrong) for when, _, wrong in asking.answers if when >= at and wrong]
+    good = sorted([at, *(when for when, _ in after), asking.answers[-1][0]])
+    last = [seconds for when, seconds in after if when > at + AFTER_S - BEFORE_S]
+    return {
+        "requests": len(after) + len(failed),
+        "failed": len(failed),
+        "failures": dict(Counter(wrong for _, wrong in failed)),
+        "failing_s": round(failed[-1][0] - failed[0][0], 2) if failed else 0.0,
+        "first_failure_s": round(failed[0][0] - at, 2) if failed else None,
+        "failed_in_the_last_5_s": sum(when > at + AFTER_S - BEFORE_S for when, _ in failed),
+        "gap_s": round(float(np.max(np.diff(good))), 2),
+        "p50_ms": {"before": _ms(before, 50), "after": _ms([s for _, s in after], 50), "last_5_s": _ms(last, 50)},
+        "p99_ms": {"before": _ms(before, 99), "after": _ms([s for _, s in after], 99), "last_5_s": _ms(last, 99)},
+    }
+
+
+def _ms(seconds: list[float], percent: int) -> float | None:
+    return round(1000 * float(np.percentile(seconds, percent)), 1) if seconds else None
+
+
+@contextmanager
+def service(index: str, data_dir: Path, *arguments: str) -> Iterator[tuple[str, int]]:
+    """Run serve_index.py with two replicas; yield its URL and its pid."""
+    port = free_port()
+    fixed = ["--index", index, "--data-dir", str(data_dir), "--port", str(port), "--replicas", "2"]
+    command = [sys.executable, "serve_index.py", *fixed, *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    try:
+        if not any(line.startswith(LAST_LINE_OF_SERVICE) for line in process.stdout or ()):
+            raise subprocess.CalledProcessError(process.wait(), "serve_index.py")
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        stop(process)
+
+
+def replicas(below: int) -> list[int]:
+    return sorted(pid for pid in descendants(below) if REPLICA in command_line(pid))
+
+
+def listeners(below: int) -> list[int]:
+    """Return the processes that take requests from the network: HAProxy, or Ray's own proxy."""
+    lines = {pid: command_line(pid) for pid in descendants(below)}
+    found = [pid for pid, line in lines.items() if Path(line.split(" ")[0]).name.startswith("haproxy")]
+    return sorted(found or [pid for pid, line in lines.items() if "ProxyActor" in line])
+
+
+def on_one_node(name: str, index: str, data_dir: Path, clients: int) -> dict[str, Any]:
+    with service(index, data_dir) as (url, pid):
+        victim = (listeners if name == "proxy" else replicas)(pid)[-1]
+        print(f"{name}: {command_line(victim)[:80]}", flush=True)
+
+        def harm() -> None:
+            os.kill(victim, signal.SIGSTOP if name == "hung" else signal.SIGKILL)
+            if name == "hung":
+                time.sleep(HUNG_S)
+                os.kill(victim, signal.SIGCONT)
+
+        return measured(url, index, clients, harm)
+
+
+def on_two_nodes(name: str, index: str, data_dir: Path, clients: int) -> dict[str, Any]:
+    with (
+        two_nodes(with_redis=name == "head") as (cluster, started),
+        service(index, data_dir, "--ray-address", started["address"]) as (url, _),
+    ):
+        beyond = replicas(started["raylet"])
+        print(f"{name}: {len(replicas(cluster.pid))} replicas, {len(beyond)} on the second node", flush=True)
+
+        def harm() -> None:
+            if name == "node":
+                for pid in (started["raylet"], *descendants(started["raylet"])):
+                    os.kill(pid, signal.SIGKILL)
+                return
+            os.kill(started["gcs"], signal.SIGKILL)
+            time.sleep(HEADLESS_S)
+            _say(cluster, "start-gcs")
+
+        return {"replicas_on_second_node": len(beyond), **measured(url, index, clients, harm)}
+
+
+@contextmanager
+def two_nodes(*, with_redis: bool) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
+    """Run a cluster of two nodes with one processor each; with_redis: whose GCS may die and come back."""
+    with tempfile.TemporaryDirectory(prefix="raydex-outages-") as work:
+        environment, redis = dict(os.environ), None
+        if with_redis:
+            port = str(free_port())
+            redis = subprocess.Popen(
+                ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", work],
+                stdout=subprocess.DEVNULL,
+            )
+            environment |= {"RAY_REDIS_ADDRESS": f"127.0.0.1:{port}", "RAY_external_storage_namespace": "raydex"}
+            environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "60"
+        command = [sys.executable, "-m", "tests.two_nodes", "1", "1"]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        cluster = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+        try:
+            line = next(line for line in cluster.stdout or () if line.startswith("{"))
+            yield cluster, json.loads(line)
+        finally:
+            cluster.communicate(timeout=60)  # closes stdin
+            if redis:
+                stop(redis)
+
+
+def _say(cluster: "subprocess.Popen[str]", command: str) -> None:
+    assert cluster.stdin is not None
+    cluster.stdin.write(f"{command}\n")
+    cluster.stdin.flush()
+
+
+SCENES = {
+    "replica": on_one_node,
+    "hung": on_one_node,
+    "proxy": on_one_node,
+    "node": on_two_nodes,
+    "head": on_two_nodes,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "checkpoints")
+    parser.add_argument("--index", default="python-docs")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--only", default=",".join(SCENES))
+    options = parser.parse_args()
+    result: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in options.only.split(","):
+        result[name] = SCENES[name](name, options.index, options.data_dir, options.clients)
+        print(f"{name}: {json.dumps(result[name])}", flush=True)
+    result |= {"clients": options.clients, "processors": os.cpu_count(), "python": platform.python_version()}
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Every setting, once; flags, RAYDEX_* variables, TOML and docs/settings.md follow.
+
+default < file ([build] or [serve] in sources.toml) < environment < flag  →  BuildConfig / ServeConfig, frozen
+
+    RAYDEX_CRAWL__DELAY_S=1 python build_index.py https://docs.example.org/ --max-pages 200
+
+`tables` are the settings, `resolving` finds their values.
+"""
+
+from raydex.config.resolving import Setting, add_flags, resolve, settings_of
+from raydex.config.tables import (
+    CODE_VERSION,
+    INDEX_NAME,
+    RATE,
+    AccessConfig,
+    BuildConfig,
+    ChunkConfig,
+    CrawlConfig,
+    EmbedConfig,
+    GateConfig,
+    IndexesConfig,
+    LimitsConfig,
+    ServeConfig,
+    StorageConfig,
+    VectorsConfig,
+)
+
+__all__ = [
+    "CODE_VERSION",
+    "INDEX_NAME",
+    "RATE",
+    "AccessConfig",
+    "BuildConfig",
+    "ChunkConfig",
+    "CrawlConfig",
+    "EmbedConfig",
+    "GateConfig",
+    "IndexesConfig",
+    "LimitsConfig",
+    "ServeConfig",
+    "Setting",
+    "StorageConfig",
+    "VectorsConfig",
+    "add_flags",
+    "resolve",
+    "settings_of",
+]

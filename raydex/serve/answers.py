@@ -1,0 +1,140 @@
+"""Answers as bytes: encoded once by msgspec, kept by snapshot, shared by all who ask the same at the same time.
+
+Found → encode → Answer(body without its timings) → kept → + timings_s → the body of GET /search
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from raydex.records import Found, Hit
+
+ENTRY_BYTES = 1000
+"""What an answer takes beside its body: key, query, entry."""
+
+Origin = Literal["computed", "kept", "shared"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """One result, with the fields of schemas.Result in their order."""
+
+    rank: int
+    score: float
+    scores: dict[str, float]
+    content: str
+    highlights: tuple[tuple[int, int], ...]
+    excerpt: tuple[int, int]
+    source: str
+    title: str
+    headings: tuple[str, ...]
+    kind: str
+    version: str
+    index: str
+    section_id: str
+    chunk_id: str
+    more: list["Passage"]
+    copies: tuple[str, ...]
+    explanation: dict[str, float]
+
+
+class Body(msgspec.Struct, frozen=True):
+    """The answer with the fields of schemas.SearchResponse in their order, but for the last, timings_s."""
+
+    status: Literal["ok"]
+    message: str
+    snapshot: Mapping[str, str]
+    confidence: float | None
+    results: list[Passage]
+    facets: dict[str, dict[str, int]]
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """body: JSON, open at its end. hits: how many results it has. is_whole: another try gives no better one."""
+
+    body: bytes
+    hits: int
+    is_whole: bool = True
+
+    def with_timings(self, seconds: Mapping[str, float]) -> bytes:
+        rounded = {stage: round(taken, 6) for stage, taken in seconds.items()}
+        return b'%b,"timings_s":%b}' % (self.body, _encode(rounded))
+
+
+def encode(found: Found, *, message: str, snapshot: Mapping[str, str]) -> Answer:
+    body = Body("ok", message, snapshot, found.confidence, passages(found.hits), found.facets)
+    return Answer(_encode(body)[:-1], len(found.hits), not found.fell_through)
+
+
+def passages(hits: Sequence[Hit]) -> list[Passage]:
+    return [
+        Passage(
+            rank=hit.rank,
+            score=hit.score,
+            scores=hit.scores,
+            content=hit.chunk.text,
+            highlights=hit.highlights,
+            excerpt=hit.excerpt,
+            source=hit.chunk.url,
+            title=hit.chunk.title,
+            headings=hit.chunk.headings,
+            kind=hit.kind,
+            version=hit.version,
+            index=hit.index,
+            section_id=hit.chunk.section_id,
+            chunk_id=hit.chunk.chunk_id,
+            more=passages(hit.more),
+            copies=hit.copies,
+            explanation=hit.explanation,
+        )
+        for hit in hits
+    ]
+
+
+class Answers:
+    """Answers of this replica. A key names the snapshots, so that what is kept cannot outlive a swap.
+
+    For one event loop: nothing here is locked.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        """most_bytes: of what is kept, the least lately asked goes first; 0 keeps nothing."""
+        self._most_bytes, self._bytes = most_bytes, 0
+        self._kept: OrderedDict[Hashable, Answer] = OrderedDict()
+        self._under_way: dict[Hashable, asyncio.Future[Answer | None]] = {}
+
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[Answer]]) -> tuple[Answer, Origin]:
+        """Return the answer and where it came from; make is called when it is neither kept nor under way.
+
+        Who waits for another's answer is not hurt by what befalls the other: one of those who wait then makes it.
+        """
+        while (answer := self._kept.get(key)) is None:
+            if (awaited := self._under_way.get(key)) is None:
+                return await self._make(key, make), "computed"
+            if (answer := await asyncio.shield(awaited)) is not None:
+                return answer, "shared"
+        self._kept.move_to_end(key)
+        return answer, "kept"
+
+    async def _make(self, key: Hashable, make: Callable[[], Awaitable[Answer]]) -> Answer:
+        awaited: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self._under_way[key], answer = awaited, None
+        try:
+            answer = await make()
+            if answer.is_whole:
+                self._keep(key, answer)
+            return answer
+        finally:
+            del self._under_way[key]
+            awaited.set_result(answer)
+
+    def _keep(self, key: Hashable, answer: Answer) -> None:
+        self._kept[key] = answer
+        self._bytes += len(answer.body) + ENTRY_BYTES
+        while self._bytes > self._most_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= len(oldest.body) + ENTRY_BYTES
