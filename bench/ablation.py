@@ -256,12 +256,12 @@ def tables(results: Mapping[str, Any]) -> Iterator[str]:
         sites = {name: of[group] for name, of in results.items() if group in of}
         yield from ("", f"| {group} | {' | '.join(sites)} | mean |", f"|{'---|' * (len(sites) + 2)}")
         for variant in dict.fromkeys(name for of in sites.values() for name in of):
-            means = [of[variant]["all"][DECIDING] for of in sites.values() if variant in of]
-            yield f"| {variant} | {' | '.join(f'{mean:.3f}' for mean in means)} | {np.mean(means):.3f} |"
+            means = [of[variant]["all"][DECIDING] if variant in of else np.nan for of in sites.values()]
+            yield f"| {variant} | {' | '.join(f'{mean:.3f}' for mean in means)} | {np.nanmean(means):.3f} |"
     for site, of in results.items():
         yield from ("", f"{site}: area under the curve of confidence {of.get('confidence_auc', 0)}")
         yield from ("", f"| {site}: ours − theirs | kind | page-nDCG@10 | 95 % interval |", "|---|---|---|---|")
-        for name, kinds in of["against"].items():
+        for name, kinds in of.get("against", {}).items():
             for kind, by in kinds.items():
                 yield f"| {name} | {kind} | {by['mean']:+.3f} | {by['low']:+.3f} to {by['high']:+.3f} |"
 
