@@ -1,6 +1,7 @@
 """What takes requests from the network: HAProxy where there is one, Ray's own proxy else; each service has its own."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def test_haproxy_is_taken_where_it_is_installed_and_the_switches_end_with_the_se
         assert folder.stat().st_mode & 0o077 == 0  # its admin socket is open to whoever reaches it
     assert switches() == {}
     assert not folder.exists()
+
+
+def test_sockets_lie_in_a_folder_of_short_name_when_the_temporary_folder_has_a_long_one(tmp_path, monkeypatch):
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with ingress.prepared(ServeConfig()):
+        for name in ("RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"):
+            path = Path(switches()[name])
+            assert len(str(path.parent / ("n" * 56) / path.name)) <= 97
 
 
 @pytest.mark.usefixtures("no_haproxy")

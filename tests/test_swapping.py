@@ -490,13 +490,15 @@ def test_a_storage_that_cannot_be_reached_changes_nothing(tmp_path, capsys):
 
 
 def test_a_current_that_cannot_be_read_changes_nothing_until_it_can(service, tmp_path, first):
-    path = tmp_path / "docs" / "CURRENT"
-    path.unlink()
-    path.mkdir()  # as readable as a file of a mount that hangs
+    path, unreadable = tmp_path / "docs" / "CURRENT", tmp_path / "docs" / "unreadable"
+    readable = path.with_name("readable")
+    readable.write_bytes(path.read_bytes())
+    unreadable.symlink_to(tmp_path, target_is_directory=True)  # as readable as a file of a mount that hangs
+    unreadable.replace(path)
     other = make(tmp_path, "other", "other")
     eventually(lambda: service.serves(other, "other"), within_s=20)
     assert service.answer() == (first, "first")
-    path.rmdir()
+    readable.replace(path)
     second = make(tmp_path, "second")
     eventually(lambda: service.serves(second), within_s=20)
 

@@ -31,6 +31,14 @@ MOST_THREADS = 4
 HEADROOM_BYTES = 4096
 """Beside the longest URL and the longest headers that our own limits let through, in the buffer that must hold both."""
 
+MOST_PATH_CHARACTERS = 97
+"""Of a Unix socket, for HAProxy."""
+
+NODE_ID_CHARACTERS = 56
+"""Ray makes a folder of this name in ours."""
+
+LONGEST_SOCKET_NAME = "metrics.sock"
+
 DRAINING_S = 2
 """How long a replica that ends is kept for what HAProxy still sends it. Ray's 30 s are for balancers further out."""
 
@@ -56,7 +64,7 @@ def prepared(config: ServeConfig) -> Iterator[Ingress]:
     chosen = choose(config)
     with ExitStack() as stack:
         if chosen == "haproxy":
-            folder = tempfile.TemporaryDirectory(prefix="raydex-", ignore_cleanup_errors=True)
+            folder = tempfile.TemporaryDirectory(prefix="raydex-", dir=_short_folder(), ignore_cleanup_errors=True)
             wanted = switches(Path(stack.enter_context(folder)), config.limits)
         else:
             wanted = {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
@@ -81,7 +89,7 @@ def switches(folder: Path, limits: LimitsConfig) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_LOG_TARGET": str(folder / "nobody-listens.sock"),  # its lines have URLs, queries in them
+        "RAY_SERVE_HAPROXY_LOG_TARGET": str(folder / "nolog.sock"),  # nobody listens: its lines have URLs, queries in them
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(os.cpu_count() or 1, MOST_THREADS)),
@@ -89,6 +97,13 @@ def switches(folder: Path, limits: LimitsConfig) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
     }
+
+
+def _short_folder() -> str:
+    """Return where the sockets of a service can lie: the temporary folder, unless its name is too long for them."""
+    folder = tempfile.gettempdir()
+    longest = Path(folder, "raydex-12345678", "n" * NODE_ID_CHARACTERS, LONGEST_SOCKET_NAME)
+    return folder if len(str(longest)) <= MOST_PATH_CHARACTERS else "/tmp"  # noqa: S108 - a folder of ours is made in it
 
 
 def _free_ports(count: int) -> list[int]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from raydex.errors import StorageError
 from raydex.snapshot import publishing
@@ -60,7 +61,7 @@ def pull_readers(storage: Storage, index: str) -> None:
 
 
 class ReaderLeases:
-    """The leases of one service, one for each index."""
+    """The leases of one service, one for each index. Threads may hold and release at once."""
 
     def __init__(self, folder: Path, storage: Storage | None) -> None:
         """folder: of all indexes."""
@@ -68,28 +69,31 @@ class ReaderLeases:
         self._file_name = f"{secrets.token_hex(8)}.json"
         self._held: dict[str, tuple[frozenset[str], float]] = {}
         self._is_refused = False
+        self._changing = Lock()
 
     def hold(self, index: str, snapshot_ids: Iterable[str]) -> None:
         """Say that these snapshots are in use; when this returns, no collection that begins deletes them."""
         wanted = frozenset(snapshot_ids) - {""}
-        held, since = self._held.get(index, (frozenset(), 0.0))
-        if wanted == held and time.monotonic() - since < RENEWED_EVERY_S:
-            return
-        try:
-            self._write(index, wanted)
-        except (OSError, StorageError) as error:
-            if not self._is_refused:
-                logger.warning("no lease can be written, files are kept by --grace-s alone reason=%s", error)
-            self._is_refused = True
-        self._held[index] = wanted, time.monotonic()
+        with self._changing:
+            held, since = self._held.get(index, (frozenset(), 0.0))
+            if wanted == held and time.monotonic() - since < RENEWED_EVERY_S:
+                return
+            try:
+                self._write(index, wanted)
+            except (OSError, StorageError) as error:
+                if not self._is_refused:
+                    logger.warning("no lease can be written, files are kept by --grace-s alone reason=%s", error)
+                self._is_refused = True
+            self._held[index] = wanted, time.monotonic()
 
     def release(self) -> None:
-        for index in self._held:
-            with suppress(OSError, StorageError):
-                if self._storage:
-                    self._storage.remote.delete([f"{index}/{FOLDER}/{self._file_name}"])
-                (self._folder / index / FOLDER / self._file_name).unlink(missing_ok=True)
-        self._held.clear()
+        with self._changing:
+            for index in self._held:
+                with suppress(OSError, StorageError):
+                    if self._storage:
+                        self._storage.remote.delete([f"{index}/{FOLDER}/{self._file_name}"])
+                    (self._folder / index / FOLDER / self._file_name).unlink(missing_ok=True)
+            self._held.clear()
 
     def _write(self, index: str, snapshot_ids: frozenset[str]) -> None:
         lease = {
