@@ -89,17 +89,21 @@ def first_answer(url: str, process: "subprocess.Popen[str]", key: str) -> None:
             time.sleep(0.05)
 
 
-def pss_mib(pid: int) -> float:
-    """Return what a process holds in memory; of pages shared by several, its part."""
+def pss_mib(pid: int, kind: str = "Pss") -> float:
+    """Return what a process holds in memory; of pages shared by several, its part. Pss_Anon: without mapped files."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return round(int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0]) / 1024, 1)
+    return round(int(re.findall(rf"^{kind}:\s+(\d+)", text, re.MULTILINE)[0]) / 1024, 1)
 
 
 def memory(process: "subprocess.Popen[str]") -> dict[str, Any]:
     """Return the PSS of each replica and of all processes together."""
     pids = {process.pid, *descendants(process.pid)}
     replicas = [pid for pid in pids if REPLICA.match(command_line(pid))] or [process.pid]
-    return {"replica_pss_mib": [pss_mib(pid) for pid in replicas], "all_pss_mib": round(sum(map(pss_mib, pids)), 1)}
+    return {
+        "replica_pss_mib": [pss_mib(pid) for pid in replicas],
+        "replica_anon_mib": [pss_mib(pid, "Pss_Anon") for pid in replicas],
+        "all_pss_mib": round(sum(map(pss_mib, pids)), 1),
+    }
 
 
 class Load:
