@@ -307,6 +307,20 @@ class AccessConfig(Settings):
         return value
 
 
+class ScalingConfig(Settings):
+    """How many replicas there are when that follows the load; docs/serving.md says how to choose."""
+
+    max_replicas: int = Field(
+        0, ge=0, le=64, description="Most replicas; with it, there are as many as the load needs, at least `replicas` "
+        "(0: 1). 0: always `replicas`."
+    )  # fmt: skip
+    queue_length: float = Field(
+        8.0, gt=0, description="Requests that one replica should have, at work and waiting; replicas are added above."
+    )
+    busy_s: float = Field(15.0, ge=0, description="Seconds for which there must be too many before a replica is added.")
+    calm_s: float = Field(300.0, ge=0, description="Seconds for which there must be too few before one is taken away.")
+
+
 class ServeConfig(IndexesConfig):
     """Settings of serve_index.py."""
 
@@ -330,7 +344,7 @@ class ServeConfig(IndexesConfig):
     )
     replicas: int = Field(
         0, ge=0, le=64, description="Processes that answer queries, each with the whole snapshot; 0: one for each "
-        "processor, at most 8."
+        "processor, at most 8. With max_replicas, the fewest."
     )  # fmt: skip
     ingress: Literal["auto", "haproxy", "proxy"] = Field(
         "auto", description="What takes requests for the replicas: HAProxy, or Ray's own proxy, which is slower; auto: "
@@ -361,6 +375,7 @@ class ServeConfig(IndexesConfig):
     scrape_interval_s: float = Field(
         10.0, ge=1, le=60, description="Seconds between two looks of Prometheus at the figures; Ray renews them in 10."
     )
+    scaling: ScalingConfig = ScalingConfig()
     limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
 

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import metrics
+from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
@@ -51,6 +52,9 @@ MOST_REPLICAS = 8
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a search may keep the event loop from Python's lock. The default, 5 ms, is more than a search takes."""
+
+LOOK_BACK_S = 15.0
+"""Over which the number of requests is averaged: longer than the 10 s after which replicas tell theirs."""
 
 COUNCIL_REQUESTS = 1024
 """Each replica has one waiting at any time."""
@@ -88,7 +92,7 @@ class SearchService:
         self._config = config
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
         agreed = await RemoteCouncil(council).serving() if council else {}
-        threads = max(1, _processors() // replicas_of(config))
+        threads = max(1, _processors() // replicas_of(config)[1])
         self.engine = Engine(config, threads=threads, agreed=agreed)
         self.recorder: Recorder = Recent(RayRecorder())
         self._lane = Lane(
@@ -170,8 +174,33 @@ def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
     return [rows[item] for item in items]
 
 
-def replicas_of(config: ServeConfig) -> int:
-    return config.replicas or min(_processors(), MOST_REPLICAS)
+def replicas_of(config: ServeConfig) -> tuple[int, int]:
+    """Return the fewest and the most there may be, the same unless they follow the load. Raises ConfigError."""
+    if most := config.scaling.max_replicas:
+        if most < config.replicas:
+            raise ConfigError(
+                f"max_replicas is {most}, less than replicas, {config.replicas}: raise it, or set it to 0."
+            )
+        return config.replicas or 1, most
+    fixed = config.replicas or min(_processors(), MOST_REPLICAS)
+    return fixed, fixed
+
+
+def _how_many(config: ServeConfig) -> dict[str, Any]:
+    """Return the options of the deployment that say how many replicas it has."""
+    fewest, most = replicas_of(config)
+    if fewest == most:
+        return {"num_replicas": most}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=fewest,
+            max_replicas=most,
+            target_ongoing_requests=config.scaling.queue_length,
+            look_back_period_s=LOOK_BACK_S,
+            upscale_delay_s=config.scaling.busy_s,
+            downscale_delay_s=config.scaling.calm_s,
+        )
+    }
 
 
 def build_application(config: ServeConfig) -> serve.Application:
@@ -183,13 +212,13 @@ def build_application(config: ServeConfig) -> serve.Application:
         folders["access"] = config.access.model_copy(update={"keys_file": config.keys_path.absolute()})
     here = config.model_copy(update=folders)  # replicas may start in another folder
     deploy = serve.deployment(
-        num_replicas=replicas_of(config),
+        **_how_many(config),
         max_ongoing_requests=ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 1},
         logging_config=LoggingConfig(enable_access_log=False),  # requests are counted as metrics, not written down
     )
     service = deploy(serve.ingress()(SearchService))
-    if replicas_of(here) == 1:
+    if replicas_of(here)[1] == 1:
         return service.bind(here)
     council = serve.deployment(
         name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
@@ -217,7 +246,7 @@ def running(config: ServeConfig) -> Iterator[Addresses]:
     """
     if not config.ray_address:
         _check_free(config.host, config.port)
-    with ray_running(config.ray_address, processors=max(_processors(), replicas_of(config))) as context:
+    with ray_running(config.ray_address, processors=max(_processors(), replicas_of(config)[1])) as context:
         try:
             addresses = _addresses(config, context)
             _deploy(config, addresses.log_dir)
