@@ -1,7 +1,7 @@
 """The corpus of the benches of search: the sections and chunks of python3-doc, and as many like them as are wanted.
 
 python_corpus(tokenizer) → sections, chunks → repeated(sections, chunks, 100_000) → (sections, chunks) of each copy
-write_grown(index_dir, 1_000_000, sections, chunks, vectors, model) → a published snapshot of so many chunks
+write_grown(index_dir, 1_000_000, sections, chunks, vectors, model): a published snapshot of so many chunks
 """
 
 import random
@@ -52,7 +52,7 @@ def repeated(
     A copy has other URLs and symbols, and every tenth word of its texts is another one.
     """
     chance = random.Random(0)
-    words = [word for chunk in chunks[:: len(chunks) // 1000] for word in chunk.text.split()]
+    words = [word for chunk in chunks[:: max(1, len(chunks) // 1000)] for word in chunk.text.split()]
     for copy in range(-(-count // len(chunks))):
         mine = chunks[: count - copy * len(chunks)]
         ids = {chunk.section_id for chunk in mine}
@@ -78,7 +78,7 @@ def write_grown(
     chunks: Sequence[Chunk],
     vectors: Vectors,
     model: EmbedderInfo,
-) -> Manifest:
+) -> None:
     """Write and publish a snapshot of so many chunks, in the shards and with the index kind that a build would choose.
 
     vectors: (chunks, dim), those of the chunks; each copy has them moved by as much as a paraphrase moves them.
@@ -112,7 +112,6 @@ def write_grown(
     )
     write_manifest(index_dir, manifest)
     publish(index_dir, manifest.snapshot_id)
-    return manifest
 
 
 def bytes_of(manifest: Manifest) -> dict[str, float]:

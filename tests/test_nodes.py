@@ -1,38 +1,26 @@
 """A real Ray cluster of two nodes that share a folder: one is killed in the middle of a build, which goes on."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.docsite import DocSite, handbook
 from tests.processes import command_line, descendants
 from tests.running import RunningBuild, shards_written_twice, stored_keys
+from tests.two_nodes import two_nodes
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 PAGES = 48
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def nodes() -> Iterator[tuple[str, int]]:
-    """Yield the address and the raylet of the second node; each node has an address of its own on loopback."""
-    command = [sys.executable, "-m", "tests.two_nodes"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
-        try:
-            assert cluster.stdout is not None
-            line = next(line for line in cluster.stdout if line.startswith("{"))
-            started = json.loads(line)
-            yield started["address"], started["raylet"]
-        finally:
-            cluster.communicate(timeout=60)  # closes stdin
+    with two_nodes(1, 3) as started:
+        yield started
 
 
 def actors_below(raylet: int) -> set[str]:

@@ -4,18 +4,38 @@
                                         raylet, "gcs": pid}, then obeys: `start-gcs` puts one in place of a killed one
 
 In a process of its own: what Ray leaves behind in it (sockets, native threads) must not be there for the next tests.
+
+    with two_nodes(1, 3) as (address, raylet): …
 """
 
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
-
-from ray.cluster_utils import Cluster
 
 NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 
 
+@contextmanager
+def two_nodes(first: int, other: int) -> Iterator[tuple[str, int]]:
+    """Run them; yield the address and the raylet of the second node. Each has an address of its own on loopback."""
+    command = [sys.executable, "-m", "tests.two_nodes", str(first), str(other)]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
+        try:
+            assert cluster.stdout is not None
+            started = json.loads(next(line for line in cluster.stdout if line.startswith("{")))
+            yield started["address"], started["raylet"]
+        finally:
+            cluster.communicate(timeout=60)  # closes stdin
+
+
 def main() -> None:
+    from ray.cluster_utils import Cluster  # 1 s, and who asks for a cluster of another process needs none of it
+
     first, other = map(int, sys.argv[1:] or (1, 3))
     cluster: Any = Cluster(
         initialize_head=True, head_node_args={"num_cpus": first, "node_ip_address": "127.0.0.3", **NODE}

@@ -193,7 +193,8 @@ def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
     async def indexes(request: Request) -> IndexesResponse:
         statuses = await asyncio.to_thread(index_statuses, backend.engine, config)
         allowed = allowed_indexes(request.scope)
-        return IndexesResponse(indexes=[one for one in statuses if allowed is None or one.name in allowed])
+        seen = [one for one in statuses if allowed is None or one.name in allowed]
+        return IndexesResponse(replica=backend.name, indexes=seen)
 
     @router.get("/sections/{section_id:path}", summary="A whole section, by the percent-encoded id from a hit")
     async def section(request: Request, section_id: str) -> SectionResponse:

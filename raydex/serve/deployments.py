@@ -90,6 +90,7 @@ class SearchService:
         """council: of all replicas; without it, this one is the only one. Ray Serve awaits this."""
         _log_with_serve()
         self._config = config
+        self.name: str = serve.get_replica_context().replica_id.unique_id
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
         agreed = await RemoteCouncil(council).serving() if council else {}
         threads = max(1, _processors() // replicas_of(config)[1])

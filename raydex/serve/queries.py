@@ -28,6 +28,7 @@ _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]"
 class Backend(Protocol):
     """What the routes stand on: the Ray deployment, or DirectBackend."""
 
+    name: str
     engine: Engine
     recorder: Recorder
     swaps: SwapCouncil
@@ -42,6 +43,7 @@ class DirectBackend:
     """Serves from this process alone, for tests and small uses; queries of different requests are not batched."""
 
     def __init__(self, engine: Engine, recorder: Recorder) -> None:
+        self.name = ""
         self.engine = engine
         self.recorder = recorder
         self.swaps: SwapCouncil = Council(engine.config)

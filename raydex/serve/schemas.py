@@ -227,6 +227,7 @@ class IndexStatus(BaseModel):
 
 
 class IndexesResponse(BaseModel):
+    replica: str = Field(description="Which replica says so, as Ray names it in metrics and logs; empty without Ray.")
     indexes: list[IndexStatus]
 
 
