@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,22 @@ def grow(index_dir: Path, count: int, original: Path) -> None:
     write_grown(index_dir, count, sections, chunks, vectors, snapshot.manifest.embedder)
 
 
-def rows_for_docs(result: dict[str, Any]) -> list[str]:
-    """Return the rows of the table in docs/serving.md."""
-    served = result["served"]
+def doc_rows(result: Mapping[str, Any]) -> list[str]:
+    """Return the rows of the table in docs/serving.md, and the figures below it."""
+    served, size = result["served"], result["bytes_per_chunk"]
+    rows = []
+    for mode in MODES:
+        cells = [f"{one['rps']:.0f} / {one['p50_ms']:.1f} / {one['p99_ms']:.0f}" for one in served[mode].values()]
+        rows.append(f"| {mode} | {' | '.join(cells)} |")
+    memory = " + ".join(f"{one / 1024:.1f}" for one in served["replica_anon_mib"])
+    stages = " · ".join(f"{stage} {taken:.1f}" for stage, taken in served["stages_ms"].items())
     return [
-        f"| {mode} | "
-        + " | ".join(f"{one['rps']:.0f} / {one['p50_ms']:.1f} / {one['p99_ms']:.0f}" for one in served[mode].values())
-        + " |"
-        for mode in MODES
+        *rows,
+        f"{stages} ms",
+        f"{served['cold_start_s']:.0f} s from start to first answer",
+        f"{memory} GiB of memory of their own, {served['all_pss_mib'] / 1024:.1f} GiB with mapped files and Ray",
+        f"{size['all']:.0f} bytes a chunk on disk",
+        f"{size['vectors']:.0f} vectors, {size['texts']:.0f} texts, {size['lexical']:.0f} words",
     ]
 
 
@@ -100,7 +109,7 @@ def main() -> int:
             "machine": platform.machine(),
         }
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print("for docs/serving.md:", *rows_for_docs(result), sep="\n")
+    print("for docs/serving.md:", *doc_rows(result), sep="\n")
     print(json.dumps(result))
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import serve_large
 from bench.serve import doc_rows, readme_row
 from raydex.config import CODE_VERSION
 
@@ -98,6 +99,13 @@ def test_embedding_and_build_numbers_of_the_readme_are_those_that_the_benches_wr
         f"with {build['memory_ratio']:.2f} × its memory",
     ):
         assert words in readme, f"README.md should say {words!r} (bench/results/)"
+
+
+def test_numbers_of_a_million_chunks_are_those_that_the_bench_wrote():
+    result = json.loads((ROOT / "bench" / "results" / "serve_large.json").read_text())
+    page = (ROOT / "docs" / "serving.md").read_text()
+    for words in serve_large.doc_rows(result):
+        assert words in page, f"docs/serving.md should say {words!r} (bench/results/serve_large.json)"
 
 
 SERVED = ROOT / "bench" / "results" / "serve.json"
