@@ -39,11 +39,11 @@ def test_both_nodes_answer_and_the_one_that_is_left_takes_over_what_a_killed_one
     ):
         beyond = [pid for pid in descendants(raylet) if REPLICA in command_line(pid)]
         assert len(beyond) == 1
-        before = eventually(lambda: found if len(found := answering(url)) == 2 else None, within_s=60)
+        before = eventually(lambda: found if len(found := answering(url)) == 2 else set(), within_s=60)
         for pid in (raylet, *descendants(raylet)):
             os.kill(pid, signal.SIGKILL)
         after = eventually(
-            lambda: found if len(found := answering(url)) == 2 and found != before else None, within_s=120
+            lambda: found if len(found := answering(url)) == 2 and found != before else set(), within_s=120
         )
         assert len(before & after) == 1
         found = httpx.get(f"{url}/search", params={"query": "all about file", "index": "docs"}, timeout=30)
