@@ -8,7 +8,7 @@ from bench.swap import REPLICA, Load
 from raydex.config import ScalingConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import ConfigError
-from raydex.serve.deployments import replicas_of
+from raydex.serve.deployments import how_many
 from raydex.snapshot import current_id
 from tests.machines import TEXTS
 from tests.processes import command_line, descendants
@@ -39,12 +39,13 @@ def test_load_adds_a_replica_and_calm_removes_it_without_a_failed_request(tmp_pa
     assert load.answers.total() > 0
 
 
-def test_the_fewest_replicas_are_one_when_the_load_decides_and_the_most_is_what_is_said():
-    assert replicas_of(ServeConfig(scaling=ScalingConfig(max_replicas=3))) == (1, 3)
-    assert replicas_of(ServeConfig(replicas=2, scaling=ScalingConfig(max_replicas=3))) == (2, 3)
-    assert replicas_of(ServeConfig(replicas=2)) == (2, 2)
+def test_the_fewest_replicas_are_one_when_the_load_decides_unless_more_are_asked_for():
+    counts = [how_many(ServeConfig(replicas=count, scaling=ScalingConfig(max_replicas=3))) for count in (0, 2)]
+    limits = [(found["autoscaling_config"].min_replicas, found["autoscaling_config"].max_replicas) for found in counts]
+    assert limits == [(1, 3), (2, 3)]
+    assert how_many(ServeConfig(replicas=2)) == {"num_replicas": 2}
 
 
 def test_a_most_below_the_fewest_is_refused_naming_both():
     with pytest.raises(ConfigError, match="max_replicas is 1, less than replicas, 2"):
-        replicas_of(ServeConfig(replicas=2, scaling=ScalingConfig(max_replicas=1)))
+        how_many(ServeConfig(replicas=2, scaling=ScalingConfig(max_replicas=1)))

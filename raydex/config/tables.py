@@ -270,6 +270,20 @@ class LimitsConfig(Settings):
     max_timeout_ms: int = Field(60_000, ge=1, description="Largest timeout_ms a caller may ask for.")
 
 
+class ScalingConfig(Settings):
+    """How many replicas there are when that follows the load; docs/serving.md says how to choose."""
+
+    max_replicas: int = Field(
+        0, ge=0, le=64, description="Most replicas; with it, there are as many as the load needs, at least `replicas` "
+        "(0: 1). 0: always `replicas`."
+    )  # fmt: skip
+    queue_length: float = Field(
+        8.0, gt=0, description="Requests that one replica should have, at work and waiting; replicas are added above."
+    )
+    busy_s: float = Field(15.0, ge=0, description="Seconds for which there must be too many before a replica is added.")
+    calm_s: float = Field(300.0, ge=0, description="Seconds for which there must be too few before one is taken away.")
+
+
 class AccessConfig(Settings):
     keys_file: Path = Field(
         Path(),
@@ -305,20 +319,6 @@ class AccessConfig(Settings):
         if wrong := [one for one in value if one != "*" and not re.fullmatch(r"https?://[^/\s]+", one)]:
             raise ValueError(f"not an origin such as https://docs.example.org: {', '.join(wrong)}")
         return value
-
-
-class ScalingConfig(Settings):
-    """How many replicas there are when that follows the load; docs/serving.md says how to choose."""
-
-    max_replicas: int = Field(
-        0, ge=0, le=64, description="Most replicas; with it, there are as many as the load needs, at least `replicas` "
-        "(0: 1). 0: always `replicas`."
-    )  # fmt: skip
-    queue_length: float = Field(
-        8.0, gt=0, description="Requests that one replica should have, at work and waiting; replicas are added above."
-    )
-    busy_s: float = Field(15.0, ge=0, description="Seconds for which there must be too many before a replica is added.")
-    calm_s: float = Field(300.0, ge=0, description="Seconds for which there must be too few before one is taken away.")
 
 
 class ServeConfig(IndexesConfig):

@@ -88,12 +88,12 @@ class SearchService:
 
     async def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:  # type: ignore[misc]
         """council: of all replicas; without it, this one is the only one. Ray Serve awaits this."""
+        self.name: str = serve.get_replica_context().replica_id.unique_id
         _log_with_serve()
         self._config = config
-        self.name: str = serve.get_replica_context().replica_id.unique_id
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
         agreed = await RemoteCouncil(council).serving() if council else {}
-        threads = max(1, _processors() // replicas_of(config)[1])
+        threads = max(1, _processors() // replicas_of(config))
         self.engine = Engine(config, threads=threads, agreed=agreed)
         self.recorder: Recorder = Recent(RayRecorder())
         self._lane = Lane(
@@ -175,22 +175,17 @@ def embed_mixed(engine: Engine, items: Sequence[EmbedItem]) -> list[Vectors]:
     return [rows[item] for item in items]
 
 
-def replicas_of(config: ServeConfig) -> tuple[int, int]:
-    """Return the fewest and the most there may be, the same unless they follow the load. Raises ConfigError."""
-    if most := config.scaling.max_replicas:
-        if most < config.replicas:
-            raise ConfigError(
-                f"max_replicas is {most}, less than replicas, {config.replicas}: raise it, or set it to 0."
-            )
-        return config.replicas or 1, most
-    fixed = config.replicas or min(_processors(), MOST_REPLICAS)
-    return fixed, fixed
+def replicas_of(config: ServeConfig) -> int:
+    """Return how many there are; at most, when the load decides."""
+    return config.scaling.max_replicas or config.replicas or min(_processors(), MOST_REPLICAS)
 
 
-def _how_many(config: ServeConfig) -> dict[str, Any]:
-    """Return the options of the deployment that say how many replicas it has."""
-    fewest, most = replicas_of(config)
-    if fewest == most:
+def how_many(config: ServeConfig) -> dict[str, Any]:
+    """Return the options of the deployment that say how many replicas it has. Raises ConfigError."""
+    fewest, most = config.replicas or 1, replicas_of(config)
+    if fewest > most:
+        raise ConfigError(f"max_replicas is {most}, less than replicas, {fewest}: raise it, or set it to 0.")
+    if not config.scaling.max_replicas:
         return {"num_replicas": most}
     return {
         "autoscaling_config": AutoscalingConfig(
@@ -213,13 +208,13 @@ def build_application(config: ServeConfig) -> serve.Application:
         folders["access"] = config.access.model_copy(update={"keys_file": config.keys_path.absolute()})
     here = config.model_copy(update=folders)  # replicas may start in another folder
     deploy = serve.deployment(
-        **_how_many(config),
+        **how_many(config),
         max_ongoing_requests=ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 1},
         logging_config=LoggingConfig(enable_access_log=False),  # requests are counted as metrics, not written down
     )
     service = deploy(serve.ingress()(SearchService))
-    if replicas_of(here)[1] == 1:
+    if replicas_of(here) == 1:
         return service.bind(here)
     council = serve.deployment(
         name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
@@ -247,7 +242,7 @@ def running(config: ServeConfig) -> Iterator[Addresses]:
     """
     if not config.ray_address:
         _check_free(config.host, config.port)
-    with ray_running(config.ray_address, processors=max(_processors(), replicas_of(config)[1])) as context:
+    with ray_running(config.ray_address, processors=max(_processors(), replicas_of(config))) as context:
         try:
             addresses = _addresses(config, context)
             _deploy(config, addresses.log_dir)
