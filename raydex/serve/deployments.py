@@ -88,7 +88,6 @@ class SearchService:
 
     async def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:  # type: ignore[misc]
         """council: of all replicas; without it, this one is the only one. Ray Serve awaits this."""
-        self.name: str = serve.get_replica_context().replica_id.unique_id
         _log_with_serve()
         self._config = config
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
@@ -103,6 +102,7 @@ class SearchService:
             most_waiting=config.max_waiting,
         )
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self.name: str = serve.get_replica_context().replica_id.unique_id
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve calls this after __init__, so that the app stands on an engine that is already open."""
