@@ -8,12 +8,12 @@ import pytest
 
 from raydex.config import LimitsConfig, ServeConfig
 from raydex.errors import ConfigError
-from raydex.serve import ingress
+from raydex.serve import haproxy, ingress
 
 
 @pytest.fixture
 def no_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingress, "has_haproxy", lambda: False)
+    monkeypatch.setattr(ingress, "haproxy_program", lambda: "")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_sockets_lie_in_a_folder_of_short_name_when_the_temporary_folder_has_a_l
 def test_without_haproxy_rays_own_proxy_takes_its_place():
     with ingress.prepared(ServeConfig()) as chosen:
         assert chosen == "proxy"
-        assert switches() == {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
+        assert switches()["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
 
 
 @pytest.mark.usefixtures("no_haproxy")
@@ -61,7 +61,7 @@ def test_haproxy_that_is_wanted_and_not_there_is_an_error_that_says_what_to_inst
 
 def test_rays_own_proxy_can_be_wanted():
     with ingress.prepared(ServeConfig(ingress="proxy")) as chosen:
-        assert (chosen, switches()) == ("proxy", {"RAY_SERVE_ENABLE_HA_PROXY": "0"})
+        assert (chosen, switches()["RAY_SERVE_ENABLE_HA_PROXY"]) == ("proxy", "0")
 
 
 def test_two_services_share_neither_files_nor_ports(tmp_path):
@@ -75,3 +75,50 @@ def test_what_the_user_has_set_stays(monkeypatch):
     with ingress.prepared(ServeConfig()):
         assert switches()["RAY_SERVE_HAPROXY_METRICS_PORT"] == "9101"
     assert switches() == {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101"}
+
+
+BY_RAY = """global
+defaults
+    mode http
+    errorfile 503 /somewhere/500.http
+frontend prometheus
+    bind :9101
+frontend http_frontend
+    bind *:8000
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path not found"
+listen stats
+  bind *:8404
+"""
+
+
+def test_what_ray_writes_for_haproxy_is_mended_and_the_service_listens_where_it_did():
+    lines = [line.strip() for line in haproxy.mended(BY_RAY, 10).splitlines()]
+    assert [line for line in lines if line.startswith("bind")] == [
+        "bind 127.0.0.1:9101",
+        "bind *:8000",
+        "bind 127.0.0.1:8404",
+    ]
+    assert "timeout http-request 10s" in lines
+    assert "http-request disable-l7-retry unless METH_GET" in lines
+    assert not any("404" in line.split()[3:5] or line.startswith("errorfile") for line in lines)
+
+
+def test_a_configuration_of_another_form_is_refused_and_not_half_mended():
+    with pytest.raises(ValueError, match=r"nothing like .*bind"):
+        haproxy.mended(BY_RAY.replace("bind :9101", "bind [::]:9101"), 10)
+
+
+def test_a_haproxy_that_starts_anew_begins_with_what_the_last_one_was_told(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+
+    def started(text: str, *, is_reload: bool) -> str:
+        config.write_text(text)
+        haproxy.prepare(config, is_reload=is_reload, headers_timeout_s=10)
+        return config.read_text()
+
+    told = f"{BY_RAY}# replicas"
+    assert "# replicas" not in started(BY_RAY, is_reload=False)
+    assert "# replicas" in started(told, is_reload=True)
+    assert "# replicas" in started(BY_RAY, is_reload=False)
+    assert "# replicas" not in started(BY_RAY, is_reload=True)  # there are none any more
