@@ -6,6 +6,8 @@
     hung      SIGSTOP of one of two replicas for 10 s, then SIGCONT
     proxy     SIGKILL of the process that listens
     keeper    SIGKILL of the process of Ray that looks after HAProxy
+    plain     SIGKILL of Ray's own proxy, with --ingress proxy
+    gcs       SIGKILL of the GCS of a service on a Ray of its own, which keeps nothing in Redis
     node      SIGKILL of the second of two nodes, each with a replica
     head      SIGKILL of the GCS of two nodes, which keeps its tables in Redis; it is started again after 10 s
 
@@ -47,10 +49,10 @@ from tests.processes import command_line, descendants
 
 RESULTS = Path(__file__).parent / "results" / "outages.json"
 BEFORE_S, HUNG_S, HEADLESS_S = 5.0, 10.0, 10.0
-AFTER_S = {"head": 60.0, "headless": 75.0}
+AFTER_S = {"head": 60.0, "gcs": 90.0}
 """How long a scene is looked at; others 25 s."""
 
-CLIENT_TIMEOUT_S = 5.0
+CLIENT_TIMEOUT_S, REPLACED_WITHIN_S = 5.0, 60.0
 
 Answer = tuple[float, float, str]
 """When it came, after how many seconds, and what went wrong ("": nothing)."""
@@ -152,12 +154,24 @@ def keepers(below: int) -> list[int]:
     return sorted(pid for pid in descendants(below) if "HAProxyManager" in command_line(pid))
 
 
-VICTIMS = {"replica": (replicas, 1), "hung": (replicas, 1), "proxy": (listeners, 0), "keeper": (keepers, 0)}
+def gcs(below: int) -> list[int]:
+    return sorted(pid for pid in descendants(below) if "/gcs_server " in command_line(pid))
+
+
+VICTIMS = {
+    "replica": (replicas, 1),
+    "hung": (replicas, 1),
+    "proxy": (listeners, 0),
+    "keeper": (keepers, 0),
+    "plain": (listeners, 0),
+    "gcs": (gcs, 0),
+}
 """Scene → (which processes, how many of them; 0: all)."""
 
 
 def on_one_node(name: str, index: str, data_dir: Path, clients: int) -> dict[str, Any]:
-    with service(index, data_dir) as (url, pid):
+    arguments = ("--ingress", "proxy") if name == "plain" else ()
+    with service(index, data_dir, *arguments) as (url, pid):
         find, wanted = VICTIMS[name]
 
         def harm() -> None:
@@ -189,7 +203,25 @@ def on_two_nodes(name: str, index: str, data_dir: Path, clients: int) -> dict[st
             time.sleep(HEADLESS_S)
             _say(cluster, "start-gcs")
 
-        return {"replicas_on_second_node": len(beyond), **measured(url, index, clients, harm, AFTER_S.get(name, 25.0))}
+        result = {
+            "replicas_on_second_node": len(beyond),
+            **measured(url, index, clients, harm, AFTER_S.get(name, 25.0)),
+        }
+        if name == "head":
+            result["replica_replaced_s"] = _replaced_s(cluster.pid)
+        return result
+
+
+def _replaced_s(below: int) -> float:
+    """Kill a replica; return after how many seconds there is another, which the GCS has to know of."""
+    before = replicas(below)
+    os.kill(before[0], signal.SIGKILL)
+    started = time.monotonic()
+    while not set(replicas(below)) - set(before):
+        if time.monotonic() - started > REPLACED_WITHIN_S:
+            raise TimeoutError("the replica is not replaced")
+        time.sleep(0.05)
+    return round(time.monotonic() - started, 2)
 
 
 @contextmanager
@@ -228,6 +260,8 @@ SCENES = {
     "hung": on_one_node,
     "proxy": on_one_node,
     "keeper": on_one_node,
+    "plain": on_one_node,
+    "gcs": on_one_node,
     "node": on_two_nodes,
     "head": on_two_nodes,
 }
@@ -241,11 +275,11 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SCENES))
     options = parser.parse_args()
     result: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    result |= {"clients": options.clients, "processors": os.cpu_count(), "python": platform.python_version()}
     for name in options.only.split(","):
         result[name] = SCENES[name](name, options.index, options.data_dir, options.clients)
         print(f"{name}: {json.dumps(result[name])}", flush=True)
-    result |= {"clients": options.clients, "processors": os.cpu_count(), "python": platform.python_version()}
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
     return 0
 
