@@ -1,14 +1,20 @@
 """What takes requests from the network: HAProxy where there is one, Ray's own proxy else; each service has its own."""
 
 import os
+import socket
+import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from raydex.config import LimitsConfig, ServeConfig
 from raydex.errors import ConfigError
 from raydex.serve import haproxy, ingress
+from tests.processes import free_port
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -77,9 +83,58 @@ def test_what_the_user_has_set_stays(monkeypatch):
     assert switches() == {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101"}
 
 
+class Dying(threading.Thread):
+    """A replica that is lost with each request: the connection ends without an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.asked: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                self.asked.append(connection.recv(65536).decode().partition(" ")[0])
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 3), ("POST", 1)])
+def test_only_a_get_is_asked_of_another_replica_when_its_own_dies(tmp_path, method, times):
+    replicas = [Dying(), Dying()]
+    names = "r0", "r1"
+    servers = [f"    server {name} 127.0.0.1:{one.port}" for name, one in zip(names, replicas, strict=True)]
+    port = free_port()
+    text = haproxy.mended(BY_RAY, 10).replace("bind *:8000", f"bind 127.0.0.1:{port}\n    use_backend replicas")
+    text = text.replace("127.0.0.1:9101", f"127.0.0.1:{free_port()}").replace(
+        "127.0.0.1:8404", f"127.0.0.1:{free_port()}"
+    )
+    retries = ["    option redispatch 1", "    retry-on conn-failure empty-response", f"    retries {ingress.RETRIES}"]
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("\n".join([text, "backend replicas", *retries, *servers, ""]))
+    with subprocess.Popen([ingress.haproxy_program(), "-db", "-f", config], stderr=subprocess.DEVNULL) as program:
+        try:
+            eventually(lambda: answers(port), within_s=20)
+            response = httpx.request(method, f"http://127.0.0.1:{port}/search", trust_env=False)
+        finally:
+            program.kill()
+    assert (response.status_code, response.json()["error"]["type"]) == (502, "unavailable")
+    assert [name for one in replicas for name in one.asked] == [method] * times
+    assert method == "POST" or all(one.asked for one in replicas)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 BY_RAY = """global
 defaults
     mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
     errorfile 503 /somewhere/500.http
 frontend prometheus
     bind :9101

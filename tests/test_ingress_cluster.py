@@ -8,15 +8,13 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from urllib.parse import quote
 
 import pytest
 
-from bench.swap import REPLICA
 from raydex.embed import HashEmbedder
-from tests.processes import command_line, descendants, free_port
+from tests.processes import free_port
 from tests.service_process import programs, served
 from tests.snapshots import make_snapshot
 from tests.waiting import eventually
@@ -107,17 +105,6 @@ def test_a_client_that_trickles_its_request_is_let_go(service, request_):
 
 def test_pages_of_haproxy_itself_are_on_loopback_alone(service, pages):
     assert [(reaches("127.0.0.1", port), reaches(OTHER_LOOPBACK, port)) for port in pages] == [(True, False)] * 2
-
-
-def test_a_search_whose_replica_dies_is_answered_by_another(service):
-    url, pid = service
-    victim = min(below for below in descendants(pid) if REPLICA in command_line(below))
-    os.kill(victim, signal.SIGSTOP)
-    with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(answer, f"{url}/search?query=one&k={k}") for k in range(1, 9)]  # half to each replica
-        eventually(lambda: any(one.done() for one in asked), within_s=30)
-        os.kill(victim, signal.SIGKILL)
-        assert [one.result()[0]["status"] for one in asked] == ["ok"] * 8
 
 
 def test_a_killed_haproxy_comes_back_and_knows_its_replicas(service):
