@@ -101,8 +101,6 @@ class Suggestion(_Record):
 
 
 class QueryCount(_Record):
-    """results: most that the query had."""
-
     query: str
     searches: int
     sessions: int
@@ -116,8 +114,6 @@ class Reformulation(_Record):
 
 
 class PageCount(_Record):
-    """best: searches of which it was the best result; asked_again: those that another query followed."""
-
     page: str
     best: int
     asked_again: int
@@ -127,7 +123,7 @@ class PageCount(_Record):
 
 
 class ReportAnswer(_Record):
-    """What people look for, and do not find; see GET /admin/report in the service's OpenAPI page."""
+    """What people look for, and do not find: docs/analytics.md, and GET /admin/report in the OpenAPI page."""
 
     query_log: str
     days: int
@@ -261,13 +257,13 @@ Verdict = Literal["click", "up", "down"]
 
 
 def _feedback(query: str, url: str, kind: Verdict, index: str) -> _Call[bool]:
-    body = {"query": query, "url": url, "kind": kind, "index": index}
-    return _Call("POST", "/feedback", lambda told: _Kept.model_validate_json(told).kept, {"json": body})
+    content = {"json": {"query": query, "url": url, "kind": kind, "index": index}}
+    return _Call("POST", "/feedback", lambda body: _Kept.model_validate_json(body).kept, content)
 
 
 def _report(days: int, lines: int) -> _Call[ReportAnswer]:
-    parameters = {"days": days, "lines": lines}
-    return _Call("GET", "/admin/report", ReportAnswer.model_validate_json, {"params": parameters})
+    content = {"params": {"days": days, "lines": lines}}
+    return _Call("GET", "/admin/report", ReportAnswer.model_validate_json, content)
 
 
 Outcome = httpx.Response | Exception | None
