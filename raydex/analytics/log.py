@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from raydex.analytics.redaction import redact
-from raydex.analytics.report import Report, report
+from raydex.analytics.report import COLUMNS, Report, report
 from raydex.analytics.store import Hasher, Store, day_of
 from raydex.config import ServeConfig
 
@@ -104,7 +104,7 @@ class QueryLog:
         """Return what the log says of the last days, today included. allowed: indexes that may be seen, None: all."""
         self.flush()
         today = datetime.now(UTC).date()
-        rows = self._store.read(today - timedelta(days=days - 1), today)
+        rows = self._store.read(today - timedelta(days=days - 1), today, COLUMNS)
         return report(
             rows,
             most=most,

@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 
 SHOWN_HASH = 12
 
+COLUMNS = ("at", "kind", "query", "text", "session", "indexes", "results", "page")
+"""What a report reads of a row."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryCount:

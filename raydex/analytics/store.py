@@ -63,13 +63,14 @@ class Store:
                 write_bytes(path, secrets.token_bytes(KEY_BYTES), mode=PRIVATE)
             return Hasher(path.read_bytes())
 
-    def read(self, since: date, until: date) -> pa.Table:
+    def read(self, since: date, until: date, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
         """Return the rows of these days, the last one too, in no order."""
+        nothing = SCHEMA.empty_table().select(columns)
         if not self.folder.exists():
-            return SCHEMA.empty_table()
+            return nothing
         with self._locked():
-            tables = [pq.read_table(path) for day in self._days(since, until) for path in _files(day)]
-        return pa.concat_tables([SCHEMA.empty_table(), *tables])
+            tables = [pq.read_table(path, columns=columns) for day in self._days(since, until) for path in _files(day)]
+        return pa.concat_tables([nothing, *tables])
 
     def forget(self, since: date, until: date, *, query: str = "", key_id: str = "") -> int:
         """Take out the rows of these days, or of them those of a query and of an API key; return how many went.
