@@ -63,13 +63,13 @@ class Store:
                 write_bytes(path, secrets.token_bytes(KEY_BYTES), mode=PRIVATE)
             return Hasher(path.read_bytes())
 
-    def read(self, since: date, until: date, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+    def read(self, since: date, until: date, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table:
         """Return the rows of these days, the last one too, in no order."""
-        nothing = SCHEMA.empty_table().select(columns)
+        nothing = SCHEMA.empty_table().select(list(columns))
         if not self.folder.exists():
             return nothing
         with self._locked():
-            tables = [pq.read_table(path, columns=columns) for day in self._days(since, until) for path in _files(day)]
+            tables = [pq.read_table(path, columns=list(columns)) for day in self._days(since, until) for path in _files(day)]
         return pa.concat_tables([nothing, *tables])
 
     def forget(self, since: date, until: date, *, query: str = "", key_id: str = "") -> int:
