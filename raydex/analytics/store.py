@@ -69,7 +69,8 @@ class Store:
         if not self.folder.exists():
             return nothing
         with self._locked():
-            tables = [pq.read_table(path, columns=list(columns)) for day in self._days(since, until) for path in _files(day)]
+            paths = [path for day in self._days(since, until) for path in _files(day)]
+            tables = [pq.read_table(path, columns=list(columns)) for path in paths]
         return pa.concat_tables([nothing, *tables])
 
     def forget(self, since: date, until: date, *, query: str = "", key_id: str = "") -> int:
