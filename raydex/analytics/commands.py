@@ -7,7 +7,6 @@ import argparse
 import json
 from datetime import date
 
-from raydex.analytics.log import forget
 from raydex.config import ServeConfig
 from raydex.errors import ConfigError
 
@@ -38,6 +37,8 @@ def asked(options: argparse.Namespace) -> bool:
 
 def run(options: argparse.Namespace, config: ServeConfig) -> list[str]:
     """Do what was asked, and return what to print."""
+    from raydex.analytics.log import forget  # imports pyarrow: not for --help or a wrong flag
+
     gone = forget(
         config,
         options.since or date.min,
