@@ -31,7 +31,7 @@ def config_of(folder: Path, **settings: Any) -> ServeConfig:
 
 
 def event(query: str, *, at: float = 0, session: str = "a", key_id: str = "", **fields: Any) -> Event:
-    given = {"kind": "search", "indexes": ("docs",), "results": 3, "page": IO, **fields}
+    given = {"kind": "search", "indexes": ("docs",), "results": 3, "url": f"{IO}#read", **fields}
     return Event(at=NOW + at, query=query, session=session, key_id=key_id, **given)
 
 
@@ -140,7 +140,7 @@ def test_closing_writes_what_waits(tmp_path, told):
 
 def test_the_report_names_only_what_enough_sessions_asked(tmp_path, told):
     asked = [event("open a file", session=name) for name in "abc"]
-    nothing = [event("warp drive", session=name, results=0, page="") for name in "abc"]
+    nothing = [event("warp drive", session=name, results=0, url="") for name in "abc"]
     log = filled(config_of(tmp_path), told, *asked, *nothing, event("my own secret idea"), event("open a file"))
     found = log.report(days=1, most=5, allowed=None)
     assert found.top == [
@@ -156,8 +156,8 @@ def test_another_query_within_minutes_is_another_try_unless_a_result_was_opened(
     for name in "abc":
         events += [event("read file", session=name), event("open a file", at=60, session=name)]
         events += [event("open a file", at=90, session=name, kind="click", results=0)]
-        events += [event("parse a date", at=120, session=name, page=DATES)]
-        events += [event("parse a date", at=130, session=name, kind="down", results=0, page=DATES)]
+        events += [event("parse a date", at=120, session=name, url=DATES)]
+        events += [event("parse a date", at=130, session=name, kind="down", results=0, url=DATES)]
         events += [event("read file", at=3600, session=name)]
     found = filled(config_of(tmp_path), told, *events).report(days=1, most=5, allowed=None)
     assert found.reformulations == [Reformulation(query="read file", then="open a file", sessions=3)]

@@ -10,10 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urldefrag
 
 from raydex.analytics.redaction import redact
 from raydex.analytics.report import COLUMNS, Report, report
@@ -30,10 +30,9 @@ SWEEP_S = 600.0
 Kind = Literal["search", "click", "up", "down"]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One search, or one verdict on a page, in memory only. at: seconds since 1970. session: whatever tells callers
-    apart; key_id: of the API key, if any. page: URL of the best result, or of the judged one.
+    apart; key_id: of the API key, if any. url: of the best result, or of the judged one.
     """
 
     at: float
@@ -43,7 +42,7 @@ class Event:
     key_id: str
     indexes: tuple[str, ...]
     results: int
-    page: str
+    url: str
 
 
 class QueryLog:
@@ -147,7 +146,7 @@ class QueryLog:
             "caller": hasher.caller(day, event.key_id),
             "indexes": list(event.indexes),
             "results": event.results,
-            "page": event.page,
+            "page": urldefrag(event.url).url,
         }
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
-from urllib.parse import urldefrag
 from xml.etree.ElementTree import Element, SubElement
 
 from fastapi import APIRouter, Query, Request
@@ -62,7 +61,7 @@ class Insights:
                 key_id=key.key_id if key else "",
                 indexes=tuple(indexes),
                 results=results,
-                page=urldefrag(url).url,
+                url=url,
             )
         )
 
