@@ -14,6 +14,7 @@ from raydex.analytics.log import Event, QueryLog, forget
 from raydex.analytics.report import PageCount, QueryCount, Reformulation
 from raydex.analytics.store import Store
 from raydex.config import AnalyticsConfig, ServeConfig
+from tests.waiting import eventually
 
 NOW = datetime.now(UTC).replace(hour=12).timestamp()
 TODAY = datetime.fromtimestamp(NOW, UTC).date()
@@ -214,6 +215,14 @@ def test_days_go_when_they_are_old_and_the_oldest_when_all_are_too_large(tmp_pat
     store.sweep(TODAY, days=3, most_bytes=size)
     assert [row["at"].date() for row in rows(config)] == [TODAY]
     assert stranger.exists()
+
+
+def test_a_log_that_was_turned_off_still_loses_its_old_days(tmp_path, told):
+    filled(config_of(tmp_path), told, event("open a file", at=-86_400 * 40), event("open a file"))
+    log = QueryLog(config_of(tmp_path, query_log="off", flush_s=0.05), told)
+    log.start()
+    eventually(lambda: len(rows(config_of(tmp_path))) == 1, within_s=20)
+    log.close()
 
 
 def test_nothing_is_found_and_nothing_goes_where_there_is_no_log(tmp_path, told):
