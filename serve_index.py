@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raydex.analytics import commands as log_commands
 from raydex.config import ServeConfig, add_flags, resolve, settings_of
 from raydex.errors import ConfigError, RaydexError, SnapshotNotFound
 from raydex.serve import key_commands
@@ -35,7 +36,7 @@ EXAMPLES = """examples:
   python serve_index.py --monitoring                 with Prometheus, alerts, and charts on Ray's dashboard
 
 exit codes:
-  0  stopped by SIGINT (Ctrl-C) or SIGTERM; or the command for keys is done, and the last line is JSON
+  0  stopped by SIGINT (Ctrl-C) or SIGTERM; or the command for keys or the query log is done, and the last line is JSON
   1  the service did not start; the message says where the reason is
   2  wrong settings, nothing published, a port is taken, a public address without API keys, or --monitoring without
      `prometheus`
@@ -51,9 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logging()
     try:
         config = _config(vars(options), options.sources)
-        if key_commands.asked(options):
-            print("\n".join(key_commands.run(options, config)))
-            return DONE
+        for commands in (key_commands, log_commands):
+            if commands.asked(options):
+                print("\n".join(commands.run(options, config)))
+                return DONE
         _check_access(config)
         _check_published(config)
         return _serve(config)
@@ -84,6 +86,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--sources", type=Path, default=None, help="TOML file whose [serve] table holds settings.")
     key_commands.add_key_options(parser)
+    log_commands.add_log_options(parser)
     add_flags(parser, ServeConfig)
     return parser
 

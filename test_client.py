@@ -1,8 +1,9 @@
-"""Ask a running service from the command line: a question, a smoke test, a load check, an evaluation. No pytest file.
+"""Ask a running service from the command line: a question, a smoke test, a load check, an evaluation, a report.
 
 python test_client.py "how do I open a file" -k 3        hits for a person
 python test_client.py                                    three sample questions, exit 0 when all pass
 python test_client.py --load 400 --concurrency 8         requests/s and latency
+python test_client.py --report                           what people look for and do not find (docs/analytics.md)
 python test_client.py --evaluate queries.jsonl           how well judged queries are answered (docs/evaluate.md)
 """
 
@@ -20,8 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from raydex.client import RaydexClient, Result, SearchAnswer
@@ -40,7 +43,7 @@ SHOWN_K, EVALUATED_K, LEAST_EVALUATED_K = 5, 50, 10
 """Hits asked for: of a question, of each judged query, and the least that figures at 10 can be made of."""
 LOADING, EVALUATING = 8, 4
 """Requests at a time: to load a service, and to evaluate it beside its other users."""
-CHANGES_SHOWN = 10
+CHANGES_SHOWN, REPORT_DAYS = 10, 7
 
 EXAMPLES = """examples:
   python test_client.py "how do I open a file" -k 3 --index docs
@@ -118,6 +121,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--qrels, --base, --run, --compare and --from belong to --evaluate")
     if options.evaluate and (options.question or options.load):
         parser.error("--evaluate asks the queries of its file: leave out the question and --load")
+    if options.report and (options.question or options.load or options.evaluate):
+        parser.error("--report asks no question: leave out the question, --load and --evaluate")
+    if options.days and not options.report:
+        parser.error("--days belongs to --report")
     if options.stored and options.run:
         parser.error("--from reads a run file, --run writes one: choose")
     if options.evaluate and options.k < LEAST_EVALUATED_K:
@@ -128,6 +135,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _run(client: RaydexClient, options: argparse.Namespace, console: Console) -> int:
     if options.evaluate:
         return _evaluate(client, options)
+    if options.report:
+        return _report(client, options, console)
     if options.load:
         return _check_load(client, options, console)
     if not options.question:
@@ -204,6 +213,42 @@ def _excerpt(result: Result) -> str:
 def _plain(text: str) -> str:
     """Replace control characters, so that a page cannot move the cursor or colour the terminal."""
     return "".join(" " if unicodedata.category(character).startswith("C") else character for character in text)
+
+
+def _report(client: RaydexClient, options: argparse.Namespace, console: Console) -> int:
+    """Print what people look for and do not find; with --json as one line."""
+    told = client.report(days=options.days or REPORT_DAYS)
+    if options.json:
+        print(told.model_dump_json())
+        return PASSED
+    if told.query_log == "off":
+        console.print(Text("The service keeps no query log now (query_log, docs/analytics.md)."))
+    console.print(
+        Text(
+            f"{told.days} days: {told.searches} searches in {told.sessions} sessions, {told.queries} different; "
+            f"{told.without_results} found nothing; {told.kept_back} queries of fewer than {told.least_sessions} "
+            "sessions are not named"
+        )
+    )
+    tables: dict[str, Sequence[BaseModel]] = {
+        "what people look for": told.top,
+        "what finds nothing": told.nothing_found,
+        "tried otherwise within minutes": told.reformulations,
+        "pages that were best, those that satisfied least first": told.pages,
+    }
+    for title, rows in tables.items():
+        if rows:
+            console.print(_table(title, [row.model_dump() for row in rows]))
+    return PASSED
+
+
+def _table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name, value in rows[0].items():
+        table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left")
+    for row in rows:
+        table.add_row(*(Text(_plain(str(value))) for value in row.values()))
+    return table
 
 
 def _check_load(client: RaydexClient, options: argparse.Namespace, console: Console) -> int:
@@ -375,6 +420,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for a starting service"
     )
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="of one request [default: 30]")
+    parser.add_argument("--report", action="store_true", help="show what people look for and do not find")
+    parser.add_argument("--days", type=_at_least_one, help="with --report: of so many days, today included [7]")
     judged = parser.add_argument_group("evaluation", "docs/evaluate.md has the formats and what the figures mean")
     judged.add_argument("--evaluate", default="", metavar="QUERIES", help="judge the answers to these queries instead")
     judged.add_argument("--qrels", default="", metavar="FILE", help="their answers, unless QUERIES is .jsonl")

@@ -8,7 +8,7 @@
         answer = await client.search("how do I open a file", k=3)
 
 Every failure is a ServiceError. 429, 502, 503 and lost connections are asked again, no sooner than Retry-After says:
-all that is asked here only reads, so it may be asked twice.
+what is asked here reads, so it may be asked twice; of a verdict that may then count twice, little is lost.
 """
 
 import asyncio
@@ -98,6 +98,47 @@ class Suggestion(_Record):
     url: str = ""
     index: str
     is_corrected: bool
+
+
+class QueryCount(_Record):
+    query: str
+    searches: int
+    sessions: int
+    results: int
+
+
+class Reformulation(_Record):
+    query: str
+    then: str
+    sessions: int
+
+
+class PageCount(_Record):
+    page: str
+    best: int
+    asked_again: int
+    clicks: int
+    up: int
+    down: int
+
+
+class ReportAnswer(_Record):
+    query_log: str
+    days: int
+    least_sessions: int
+    searches: int
+    sessions: int
+    queries: int
+    without_results: int
+    kept_back: int
+    top: tuple[QueryCount, ...]
+    nothing_found: tuple[QueryCount, ...]
+    reformulations: tuple[Reformulation, ...]
+    pages: tuple[PageCount, ...]
+
+
+class _Kept(_Record):
+    kept: bool
 
 
 class SuggestAnswer(_Record):
@@ -209,6 +250,19 @@ def _suggest(prefix: str, k: int, index: Sequence[str], timeout_ms: int) -> _Cal
 
 def _section(section_id: str) -> _Call[SectionAnswer]:
     return _Call("GET", f"/sections/{quote(section_id, safe='')}", SectionAnswer.model_validate_json)
+
+
+Verdict = Literal["click", "up", "down"]
+
+
+def _feedback(query: str, url: str, kind: Verdict, index: str) -> _Call[bool]:
+    content = {"json": {"query": query, "url": url, "kind": kind, "index": index}}
+    return _Call("POST", "/feedback", lambda body: _Kept.model_validate_json(body).kept, content)
+
+
+def _report(days: int, lines: int) -> _Call[ReportAnswer]:
+    content = {"params": {"days": days, "lines": lines}}
+    return _Call("GET", "/admin/report", ReportAnswer.model_validate_json, content)
 
 
 Outcome = httpx.Response | Exception | None
@@ -325,6 +379,13 @@ class RaydexClient(_Service):
     def section(self, section_id: str) -> SectionAnswer:
         return self._drive(self._steps(_section(section_id)))
 
+    def feedback(self, query: str, url: str, kind: Verdict, *, index: str = "") -> bool:
+        """Say that a result was opened (click), right (up) or wrong (down); return whether the service keeps it."""
+        return self._drive(self._steps(_feedback(query, url, kind, index)))
+
+    def report(self, *, days: int = 7, lines: int = 20) -> ReportAnswer:
+        return self._drive(self._steps(_report(days, lines)))
+
     def ready(self) -> bool:
         return self._drive(self._is_ready())
 
@@ -389,6 +450,12 @@ class AsyncRaydexClient(_Service):
 
     async def section(self, section_id: str) -> SectionAnswer:
         return await self._drive(self._steps(_section(section_id)))
+
+    async def feedback(self, query: str, url: str, kind: Verdict, *, index: str = "") -> bool:
+        return await self._drive(self._steps(_feedback(query, url, kind, index)))
+
+    async def report(self, *, days: int = 7, lines: int = 20) -> ReportAnswer:
+        return await self._drive(self._steps(_report(days, lines)))
 
     async def ready(self) -> bool:
         return await self._drive(self._is_ready())

@@ -151,6 +151,22 @@ METRICS: dict[str, Metric] = {
             "index",
         ),
         _serve(
+            "raydex_feedback",
+            "counter",
+            "Verdicts on results by kind (click, up, down). Rising down: see the pages in test_client.py --report.",
+            "kind",
+        ),
+        _serve(
+            "raydex_analytics_rows",
+            "counter",
+            "Rows written to the query log. No rise while searches come: it is off, or its folder is full.",
+        ),
+        _serve(
+            "raydex_analytics_dropped",
+            "counter",
+            "Rows that are in no query log, for want of disk or of time to write them. Any rise: see the log.",
+        ),
+        _serve(
             "raydex_swaps",
             "counter",
             "Swaps to another snapshot in each replica, by outcome (swapped, refused, removed). Rising refused: see "

@@ -487,6 +487,8 @@ def test_the_openapi_page_describes_parameters_examples_and_errors(client):
         "/sections/{section_id}",
         "/admin/reload",
         "/admin/rollback",
+        "/admin/report",
+        "/feedback",
         "/healthz",
         "/readyz",
     }

@@ -29,6 +29,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
+    "analytics": WORDS,
     "storage": WORDS | {"snapshot", "journal"},
     "lineage": WORDS | {"shard", "snapshot", "journal", "storage"},  # both programs roll back
     "search": WORDS | {"filters", "ann", "embed", "shard", "lexical", "query", "snapshot"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
     | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
-    | {"answer", "observe", "evaluate", "keys", "monitoring"},  # monitoring: the charts of /ops
+    | {"answer", "observe", "evaluate", "keys", "analytics", "monitoring"},  # monitoring: the charts of /ops
 }
 ONLY_IN = {
     "ray": {"cluster", "build", "serve"},

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 import build_index
 from raydex.client import RaydexClient
-from raydex.config import ServeConfig
+from raydex.config import AnalyticsConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import PrometheusError, ServiceError
 from raydex.keys import create_key
@@ -41,8 +41,8 @@ pytestmark = [
 T = TypeVar("T")
 
 
-NEVER_THERE = {"raydex_limiter_failures"}
-"""Metrics that a service which lacks nothing does not export: a Redis must be away."""
+NEVER_THERE = {"raydex_limiter_failures", "raydex_analytics_dropped"}
+"""Metrics that a service which lacks nothing does not export: a Redis must be away, a disk full."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,8 @@ def prometheus(session_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempP
     token, _ = create_key(data_dir / "keys.json", "test")
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build_application(ServeConfig(data_dir=data_dir, replicas=1)), name="raydex", route_prefix="/")
+    config = ServeConfig(data_dir=data_dir, replicas=1, analytics=AnalyticsConfig(query_log="hashes", flush_s=1))
+    serve.run(build_application(config), name="raydex", route_prefix="/")
     discovery = session_dir / "prom_metrics_service_discovery.json"
     eventually(discovery.exists, within_s=60)
     with (
@@ -83,6 +84,7 @@ def prometheus(session_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempP
         def loaded() -> bool:
             client.search("open a file", k=3)
             client.search("open a file", k=3, offset=500)
+            client.feedback("open a file", "https://docs.example.org/", "click")
             client.search("open a file", k=3, rerank=True)  # there is no model for it, which is counted
             with pytest.raises(ServiceError):
                 client.search(" ")

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +20,9 @@ import numpy as np
 import pytest
 
 import serve_index
+from raydex.analytics.store import Store
 from raydex.client import AsyncRaydexClient, RaydexClient, SearchAnswer
-from raydex.config import LimitsConfig, ServeConfig
+from raydex.config import AnalyticsConfig, LimitsConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import ConfigError, ServiceError, SnapshotNotFound
 from raydex.records import Vectors
@@ -58,7 +60,11 @@ def url(cluster: Any, data_dir: Path) -> Iterator[str]:
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     config = ServeConfig(
-        data_dir=data_dir, index=("docs", "unbuilt"), embed_batch=8, limits=LimitsConfig(body_timeout_s=1)
+        data_dir=data_dir,
+        index=("docs", "unbuilt"),
+        embed_batch=8,
+        limits=LimitsConfig(body_timeout_s=1),
+        analytics=AnalyticsConfig(query_log="hashes", flush_s=1),
     )
     serve.run(build_application(config), name="raydex", route_prefix="/")
     yield f"http://127.0.0.1:{port}"
@@ -83,6 +89,15 @@ def test_an_async_client_asks_many_at_once(url):
             return await asyncio.gather(*(client.search(text, k=1, index=["docs"]) for text in TEXTS.values()))
 
     assert [answer.results[0].content for answer in asyncio.run(ask_all())] == list(TEXTS.values())
+
+
+def test_searches_and_verdicts_reach_the_log_on_disk_from_every_replica(client, data_dir):
+    client.search("a word that is logged", index=["docs"])
+    assert client.feedback("a word that is logged", "https://docs.example.org/file.html#date", "up", index="docs")
+    log = Store(data_dir / "_analytics")
+    eventually(lambda: {"search", "up"} <= set(log.read(date.min, date.max)["kind"].to_pylist()), within_s=60)
+    assert set(log.read(date.min, date.max)["text"].to_pylist()) == {""}
+    assert client.report(days=1).searches >= 1
 
 
 def test_limits_hold_behind_the_proxy(url):

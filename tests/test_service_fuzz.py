@@ -29,7 +29,14 @@ TEXTS = {
     "https://docs.example.org/io.html#read": "How do I read a file line by line? Open it and loop.",
     "https://docs.example.org/dates.html#parse": "strptime parses a date from a string.",
 }
-WITH_PARAMETERS = ("GET /search", "POST /search", "GET /suggest", "POST /admin/rollback")
+WITH_PARAMETERS = (
+    "GET /search",
+    "POST /search",
+    "GET /suggest",
+    "POST /admin/rollback",
+    "POST /feedback",
+    "GET /admin/report",
+)
 OPERATIONS = (
     *WITH_PARAMETERS,
     "GET /sections/{section_id}",

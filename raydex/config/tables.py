@@ -321,6 +321,31 @@ class AccessConfig(Settings):
         return value
 
 
+class AnalyticsConfig(Settings):
+    """What is kept of searches, and what is told of it; docs/analytics.md."""
+
+    query_log: Literal["off", "hashes", "text"] = Field(
+        "off",
+        description="What is kept of each search: nothing, counts with keyed hashes, or the text too, without "
+        "addresses, numbers and secrets.",
+    )
+    query_log_dir: Path = Field(
+        Path(), description="Folder of the query log and its key; without it, `_analytics` in the data folder."
+    )
+    query_log_days: int = Field(30, ge=1, le=3650, description="Days for which the query log is kept.")
+    query_log_mb: int = Field(100, ge=1, description="Most megabytes of the query log; the oldest days go first.")
+    raw_share: float = Field(
+        0.0, ge=0, le=1, description="Share of searches of which the query log `text` keeps the text as it was typed."
+    )
+    flush_s: float = Field(60.0, gt=0, le=3600, description="Seconds between two writes of the query log.")
+    least_sessions: int = Field(
+        3, ge=1, description="Sessions that must have asked a query, or met a page, for a report to name it."
+    )
+    again_minutes: float = Field(
+        10.0, gt=0, description="Minutes within which another query of a session counts as another try."
+    )
+
+
 class ServeConfig(IndexesConfig):
     """Settings of serve_index.py."""
 
@@ -378,6 +403,7 @@ class ServeConfig(IndexesConfig):
     scaling: ScalingConfig = ScalingConfig()
     limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
+    analytics: AnalyticsConfig = AnalyticsConfig()
 
     rerank_model: str = Field(
         "",
@@ -400,6 +426,12 @@ class ServeConfig(IndexesConfig):
         if self.access.keys_file != Path():
             return self.access.keys_file
         return None if self.uri else self.folder / "keys.json"
+
+    @property
+    def analytics_dir(self) -> Path:
+        """The folder of the query log; no index has a name that begins with `_`."""
+        given = self.analytics.query_log_dir
+        return self.folder / "_analytics" if given == Path() else given
 
     @property
     def is_local(self) -> bool:

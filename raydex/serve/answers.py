@@ -54,10 +54,13 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """body: JSON, open at its end. hits: how many results it has. is_whole: another try gives no better one."""
+    """body: JSON, open at its end. hits: how many results it has; best: URL of the first. is_whole: another try
+    gives no better one.
+    """
 
     body: bytes
     hits: int
+    best: str = ""
     is_whole: bool = True
 
     def with_timings(self, seconds: Mapping[str, float]) -> bytes:
@@ -67,7 +70,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 def encode(found: Found, *, message: str, snapshot: Mapping[str, str]) -> Answer:
     body = Body("ok", message, snapshot, found.confidence, passages(found.hits), found.facets)
-    return Answer(_encode(body)[:-1], len(found.hits), not found.fell_through)
+    best = found.hits[0].chunk.url if found.hits else ""
+    return Answer(_encode(body)[:-1], len(found.hits), best, not found.fell_through)
 
 
 def passages(hits: Sequence[Hit]) -> list[Passage]:

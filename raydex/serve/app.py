@@ -2,8 +2,8 @@
 
     app = create_app(DirectBackend(engine, MemoryRecorder()), config)
 
-GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · POST /admin/… · /healthz
-/readyz · /docs
+GET /search · POST /search · GET /suggest · GET /indexes · GET /sections/{section_id} · POST /feedback
+POST /admin/… · GET /admin/report · /healthz · /readyz · /docs
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
 from starlette.middleware import Middleware
 
+from raydex.analytics.log import QueryLog
 from raydex.config import ServeConfig
 from raydex.errors import QueryError
 from raydex.keys import KeyRing
@@ -29,6 +30,7 @@ from raydex.serve.contract import describe_limits
 from raydex.serve.deadlines import Deadline
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
+from raydex.serve.insights import Insights, feedback_routes
 from raydex.serve.limits import Limits
 from raydex.serve.ops import ops_routes
 from raydex.serve.queries import (
@@ -94,6 +96,7 @@ FAILURES: dict[int | str, dict[str, object]] = {
 
 def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool = True) -> FastAPI:
     """adds_request_id: False behind a proxy that writes the X-Request-Id header itself."""
+    insights = Insights(QueryLog(config, backend.recorder.count))
     app = FastAPI(
         title="Raydex",
         summary="Search in documentation.",
@@ -102,7 +105,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         docs_url=None,  # ours, below, has a policy of what it may load
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lambda _: _at_work(backend, config),
+        lifespan=lambda _: _at_work(backend, config, insights.log),
         middleware=[
             Middleware(
                 Edge,
@@ -126,23 +129,24 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     add_docs_page(app)
     describe_keys(app)
     describe_limits(app, config)
-    searching = Searching(backend, config)
-    app.include_router(_search_routes(backend, config, searching), tags=["search"])
+    searching = Searching(backend, config, insights)
+    app.include_router(_search_routes(backend, config, searching, insights), tags=["search"])
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
     app.include_router(admin_routes(backend), tags=["admin"])
+    app.include_router(feedback_routes(backend, config, insights))
     if isinstance(backend.recorder, Recent):
-        app.include_router(ops_routes(backend.recorder), tags=["health"])
+        app.include_router(ops_routes(backend.recorder, insights), tags=["health"])
     app.router.routes.insert(0, SearchRoute(searching))
     return app
 
 
-def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) -> APIRouter:
+def _search_routes(backend: Backend, config: ServeConfig, searching: Searching, insights: Insights) -> APIRouter:
     router = APIRouter(dependencies=[Depends(_said_once)])
 
     @router.get("/search", summary="Search for one query", response_model=SearchResponse)
     async def search(request: Request, parameters: Annotated[SearchParameters, QueryString()]) -> Response:
-        body = await searching.respond(parameters, allowed=allowed_indexes(request.scope))
+        body = await searching.respond(parameters, request.scope)
         return Response(body, media_type="application/json")
 
     @router.post("/search", summary="Search for several queries at once")
@@ -156,6 +160,10 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
         await charge(request.scope, len(batch.queries) - 1)
         queries = [query_of(text, batch) for text in batch.queries]
         found = await find(backend, queries, names=batch.index, allowed=allowed, deadline=deadline)
+        for text, answer in zip(batch.queries, found.found, strict=True):
+            if not batch.offset:
+                best = answer.hits[0].chunk.url if answer.hits else ""
+                insights.searched(request.scope, text, list(found.snapshot), results=len(answer.hits), best=best)
         return BatchResponse(
             message=join(_with_messages(found), skipped_text(found.skipped)),
             snapshot=found.snapshot,
@@ -238,8 +246,8 @@ def _health_routes(backend: Backend) -> APIRouter:
 
 
 @asynccontextmanager
-async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
-    """Keep the gauges fresh and follow CURRENT for as long as the app runs."""
+async def _at_work(backend: Backend, config: ServeConfig, log: QueryLog) -> AsyncIterator[None]:
+    """Keep the gauges fresh, follow CURRENT and write the query log for as long as the app runs."""
 
     async def keep_gauges() -> None:
         while True:
@@ -251,9 +259,11 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
     tasks = [asyncio.create_task(work) for work in (keep_gauges(), follower.run())]
     for task in tasks:
         task.add_done_callback(_tell_death)
+    log.start()
     try:
         yield
     finally:
+        await asyncio.to_thread(log.close)
         for task in tasks:
             task.cancel()
         for task in tasks:

@@ -13,6 +13,9 @@ NO_TEXT = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffd"
 """Ranges of a regular expression: what queries.check_characters refuses, but for halves of pairs, which JSON lacks."""
 
 
+URL = rf"^https?://[^\s{NO_TEXT}]+$"
+
+
 def describe_limits(app: FastAPI, config: ServeConfig) -> None:
     plain = app.openapi
 
@@ -24,6 +27,10 @@ def describe_limits(app: FastAPI, config: ServeConfig) -> None:
             _narrow(parameter["schema"], limits.get(parameter["name"], {}))
         for name, field in document["components"]["schemas"]["BatchRequest"]["properties"].items():
             _narrow(field, limits.get(name, {}))
+        verdict = document["components"]["schemas"]["FeedbackRequest"]["properties"]
+        value = limits["index"]["items"]
+        for name, limit in {"query": limits["query"], "url": {**value, "pattern": URL}, "index": value}.items():
+            _narrow(verdict[name], limit)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI says

@@ -45,7 +45,7 @@ def cross_origin(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "X-Request-Id", "Content-Type"],
+            allow_headers=["Authorization", "X-API-Key", "X-Request-Id", "X-Session-Id", "Content-Type"],
             expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"],
             allow_credentials=False,  # a key is sent by the page's own script, never by the browser of itself
         )

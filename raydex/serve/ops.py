@@ -2,10 +2,11 @@
 
 Recent → lines for each of monitoring's KEY_PANELS that a process knows of → HTML
 
-A key that may see some indexes only is shown those. Figures are of the one replica that answers.
+A key that may see some indexes only is shown those. What people look for is shown to admins alone. Figures are of the
+one replica that answers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from xml.etree.ElementTree import Element, SubElement
 
 from fastapi import APIRouter, Request
@@ -15,6 +16,7 @@ from raydex.monitoring.charts import Line, chart
 from raydex.monitoring.html import page, render
 from raydex.monitoring.panels import KEY_PANELS
 from raydex.serve.access import allowed_indexes
+from raydex.serve.insights import Insights, may_see_report, report_sections
 from raydex.serve.recent import BIN_S, SPREAD, Points, Recent, Window
 
 PROBES = frozenset({"/healthz", "/readyz"})
@@ -26,17 +28,21 @@ NOTE = "The last half hour of the replica that answered. For all of them, and lo
 Allowed = frozenset[str] | None
 
 
-def ops_routes(recent: Recent) -> APIRouter:
+def ops_routes(recent: Recent, insights: Insights) -> APIRouter:
     router = APIRouter()
 
     @router.get("/ops", summary="The key series of this replica, as a page", response_class=HTMLResponse)
     async def ops(request: Request) -> HTMLResponse:
-        return render(ops_page(recent.window(), allowed_indexes(request.scope)))
+        allowed = allowed_indexes(request.scope)
+        has_report = insights.log.is_on and may_see_report(request.scope)
+        told = report_sections(await insights.recent(allowed)) if has_report else []
+        return render(ops_page(recent.window(), allowed, told))
 
     return router
 
 
-def ops_page(window: Window, allowed: Allowed) -> Element:
+def ops_page(window: Window, allowed: Allowed, told: Sequence[Element] = ()) -> Element:
+    """told: sections below the charts."""
     note = Element("p", {"class": "quiet"})
     note.text = NOTE
     parts = [note]
@@ -52,7 +58,9 @@ def ops_page(window: Window, allowed: Allowed) -> Element:
         else:
             SubElement(section, "p", {"class": "quiet"}).text = "No values in this time."
         parts.append(section)
-    return page("Raydex: key series", parts, dark=False, alone=False, refresh_s=REFRESH_S, source="this process")
+    return page(
+        "Raydex: key series", [*parts, *told], dark=False, alone=False, refresh_s=REFRESH_S, source="this process"
+    )
 
 
 def _requests(window: Window, _: Allowed) -> list[Line]:

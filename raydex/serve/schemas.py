@@ -254,6 +254,72 @@ class RollbackResponse(ReloadResponse):
     snapshot_id: str = Field(description="The snapshot that is live now.")
 
 
+class FeedbackRequest(BaseModel):
+    """A verdict on one result of one query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(description="The query it was a result of.", examples=["open a file"])
+    url: str = Field(
+        pattern=r"^https?://\S+$",
+        description="`source` of the result.",
+        examples=["https://docs.example.org/io.html#reading-files"],
+    )
+    kind: Literal["click", "up", "down"] = Field(description="It was opened, it was right, it was wrong.")
+    index: str = Field("", description="`index` of the result.", examples=["docs"])
+
+
+class FeedbackResponse(BaseModel):
+    status: Literal["ok"] = "ok"
+    kept: bool = Field(description="False when this service keeps no query log.")
+
+
+class ReportParameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    days: int = Field(7, ge=1, le=3650, description="Days the report is of, today (UTC) included.")
+    lines: int = Field(20, ge=1, le=1000, description="Most lines of each table.")
+
+
+class QueryCount(BaseModel):
+    query: str = Field(description="Redacted; without texts in the log, `#` and the beginning of its keyed hash.")
+    searches: int
+    sessions: int
+    results: int = Field(description="Most results it had.")
+
+
+class Reformulation(BaseModel):
+    query: str
+    then: str = Field(description="What the session asked next, within minutes and without a click between.")
+    sessions: int
+
+
+class PageCount(BaseModel):
+    page: str
+    best: int = Field(description="Searches of which it was the best result.")
+    asked_again: int = Field(description="Of those, how many the session followed by another query within minutes.")
+    clicks: int
+    up: int
+    down: int
+
+
+class ReportResponse(BaseModel):
+    """What people look for, and what they do not find, from the query log of the machine that answers."""
+
+    query_log: Literal["off", "hashes", "text"]
+    days: int
+    least_sessions: int = Field(description="Sessions that a query or a page must have had to be named.")
+    searches: int
+    sessions: int = Field(description="Callers of a day; one of two days counts twice.")
+    queries: int
+    without_results: int = Field(description="Searches that found nothing.")
+    kept_back: int = Field(description="Queries that too few sessions asked to be named.")
+    top: list[QueryCount]
+    nothing_found: list[QueryCount]
+    reformulations: list[Reformulation]
+    pages: list[PageCount] = Field(description="Those that satisfied least come first.")
+
+
 class AliveResponse(BaseModel):
     status: Literal["alive"] = "alive"
 

@@ -22,6 +22,7 @@ from raydex.records import Filters, Query, StageTimes, Vectors
 from raydex.serve.access import allowed_indexes
 from raydex.serve.answers import Answer, Answers, encode
 from raydex.serve.deadlines import Deadline
+from raydex.serve.insights import Insights
 from raydex.serve.queries import (
     Backend,
     check_range,
@@ -78,13 +79,14 @@ def check_options(options: SearchOptions, config: ServeConfig) -> Deadline:
 class Searching:
     """Answers single searches of one app. Its answers are kept and shared; see answers.py."""
 
-    def __init__(self, backend: Backend, config: ServeConfig) -> None:
-        self._backend, self._config = backend, config
+    def __init__(self, backend: Backend, config: ServeConfig, insights: Insights) -> None:
+        self._backend, self._config, self._insights = backend, config, insights
         self._answers = Answers(config.cache_mb * 1_000_000)
 
-    async def respond(self, parameters: Any, *, allowed: frozenset[str] | None) -> bytes:
-        """Return the body of the response, as schemas.SearchResponse describes it. allowed: indexes, None for all."""
+    async def respond(self, parameters: Any, scope: Scope) -> bytes:
+        """Return the body of the response, as schemas.SearchResponse describes it. scope: of who asks."""
         started, config, engine = time.perf_counter(), self._config, self._backend.engine
+        allowed = allowed_indexes(scope)
         check_text(parameters.query, "query", config)
         deadline = check_options(parameters, config)
         indexes = select_allowed(engine, parameters.index, allowed)
@@ -109,6 +111,8 @@ class Searching:
         times.add("total", time.perf_counter() - started)
         record(self._backend.recorder, [answer.hits], times)
         self._backend.recorder.count("raydex_answers", origin=origin)
+        if not query.offset:  # a further page is no further search
+            self._insights.searched(scope, query.text, list(ids), results=answer.hits, best=answer.best)
         return answer.with_timings(times.seconds)
 
 
@@ -131,7 +135,7 @@ class SearchRoute(BaseRoute):
         raise NoMatchFound(name, path_params)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._searching.respond(scope[self.key], allowed=allowed_indexes(scope))
+        body = await self._searching.respond(scope[self.key], scope)
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
