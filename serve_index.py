@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logging()
     try:
         config = _config(vars(options), options.sources)
+        configure_logging(kind=config.telemetry.log_format)
         if key_commands.asked(options):
             print("\n".join(key_commands.run(options, config)))
             return DONE

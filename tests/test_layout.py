@@ -29,6 +29,7 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "snapshot": WORDS | {"shard", "lexical", "digest", "journal"},
     "checkpoint": WORDS,
     "cluster": WORDS,
+    "tracing": WORDS,
     "storage": WORDS | {"snapshot", "journal"},
     "lineage": WORDS | {"shard", "snapshot", "journal", "storage"},  # both programs roll back
     "search": WORDS | {"filters", "ann", "embed", "shard", "lexical", "query", "snapshot"},
@@ -36,11 +37,11 @@ MAY_IMPORT = {  # room -> the rooms it may import; a stage never imports another
     "observe": WORDS | {"client", "evaluate"},
     "build": WORDS
     | STAGES - {"answer", "client"}
-    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "search"}
+    | {"ann", "tables", "digest", "snapshot", "journal", "checkpoint", "cluster", "tracing", "search"}
     | {"interop", "storage", "lineage"},
     "monitoring": WORDS,  # it knows names of metrics and speaks HTTP; what it watches it never imports
     "serve": WORDS
-    | {"cluster", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
+    | {"cluster", "tracing", "embed", "lexical", "snapshot", "storage", "lineage", "search", "query"}
     | {"answer", "observe", "evaluate", "keys", "monitoring"},  # monitoring: the charts of /ops
 }
 ONLY_IN = {
@@ -63,6 +64,7 @@ ONLY_IN = {
     "s3fs": {"storage"},
     "botocore": {"storage"},
     "limits": {"serve"},
+    "opentelemetry": {"tracing", "serve"},  # serve: the type of what create_app may be given
 }
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 80
 

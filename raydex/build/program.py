@@ -111,7 +111,9 @@ def live_manifest(index_dir: Path) -> Manifest | None:
     try:
         return read_manifest(index_dir, live) if live else None
     except SnapshotError as error:
-        logger.warning("live snapshot unreadable, built as if it were the first index=%s %s", index_dir.name, error)
+        logger.warning(
+            "live snapshot unreadable, built as if it were the first index=%s reason=%s", index_dir.name, error
+        )
         return None
 
 

@@ -21,7 +21,9 @@ from raydex.config.tables import (
     IndexesConfig,
     LimitsConfig,
     ServeConfig,
+    ServeTelemetryConfig,
     StorageConfig,
+    TelemetryConfig,
     VectorsConfig,
 )
 
@@ -38,8 +40,10 @@ __all__ = [
     "IndexesConfig",
     "LimitsConfig",
     "ServeConfig",
+    "ServeTelemetryConfig",
     "Setting",
     "StorageConfig",
+    "TelemetryConfig",
     "VectorsConfig",
     "add_flags",
     "resolve",

@@ -15,9 +15,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
+from opentelemetry.sdk.trace.export import SpanExporter
 from starlette.middleware import Middleware
 
-from raydex.config import ServeConfig
+from raydex.config import ServeConfig, ServeTelemetryConfig
 from raydex.errors import QueryError
 from raydex.keys import KeyRing
 from raydex.records import Hit
@@ -60,6 +61,7 @@ from raydex.serve.schemas import (
 from raydex.serve.searching import LISTS, Searching, SearchRoute, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 from raydex.serve.swapping import Follower
+from raydex.tracing import RequestTracing, open_sender
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +91,14 @@ FAILURES: dict[int | str, dict[str, object]] = {
 }
 
 
-def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool = True) -> FastAPI:
-    """adds_request_id: False behind a proxy that writes the X-Request-Id header itself."""
+def create_app(
+    backend: Backend, config: ServeConfig, *, adds_request_id: bool = True, spans: SpanExporter | None = None
+) -> FastAPI:
+    """adds_request_id: False behind a proxy that writes the X-Request-Id header itself.
+
+    spans: where to, in place of the endpoint of the settings.
+    """
+    tracing = _tracing(config.telemetry, spans)
     app = FastAPI(
         title="Raydex",
         summary="Search in documentation.",
@@ -99,12 +107,14 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         docs_url=None,  # ours, below, has a policy of what it may load
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lambda _: _at_work(backend, config),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans would hold the query string
+        lifespan=lambda _: _at_work(backend, config, tracing),
         middleware=[
             Middleware(
                 Edge,
                 recorder=backend.recorder,
                 access_log=AccessLog(config.access.access_log),
+                tracing=tracing,
                 adds_header=adds_request_id,
             ),
             Middleware(Limits, config=config.limits),
@@ -226,7 +236,7 @@ def _health_routes(backend: Backend) -> APIRouter:
 
 
 @asynccontextmanager
-async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]:
+async def _at_work(backend: Backend, config: ServeConfig, tracing: RequestTracing | None) -> AsyncIterator[None]:
     """Keep the gauges fresh and follow CURRENT for as long as the app runs."""
 
     async def keep_gauges() -> None:
@@ -247,6 +257,15 @@ async def _at_work(backend: Backend, config: ServeConfig) -> AsyncIterator[None]
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        if tracing:
+            await asyncio.to_thread(tracing.close)
+
+
+def _tracing(config: ServeTelemetryConfig, spans: SpanExporter | None) -> RequestTracing | None:
+    sender = open_sender(config, "raydex-serve", spans)
+    if sender is None:
+        return None
+    return RequestTracing(sender, share=config.trace_share, follows_callers=config.trace_callers == "follow")
 
 
 def _tell_death(task: "asyncio.Task[None]") -> None:
