@@ -12,6 +12,7 @@ that is asked here only reads, so it may be asked twice.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raydex.errors import ConfigError, ServiceError
 from utils.retry import backoff_s, retry_after_s
+
+logger = logging.getLogger(__name__)
 
 BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 8.0
 POLL_S = 0.5
@@ -243,6 +246,14 @@ class _Service:
             may_pass = error.status in TRY_AGAIN or isinstance(outcome, LOST)
             if not may_pass or attempt + 1 == self._attempts or time.monotonic() + pause > ends:
                 raise error
+            logger.info(
+                "asked again attempt=%d status=%d error=%s request_id=%s pause_s=%.2f",
+                attempt + 2,
+                error.status,
+                error.type,
+                error.request_id,
+                pause,
+            )
             yield pause
         raise ValueError("attempts must be at least 1")
 

@@ -1,11 +1,17 @@
 """Log lines: one for each event, to read or as JSON; what is asked or fetched cannot forge one; documented events."""
 
+import ast
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
-from utils.logs import EventFormatter, log_fields
+from utils.logs import EventFormatter, log_fields, template_of
+
+ROOT = Path(__file__).parents[1]
+LEVELS = {"exception": "error"} | {level: level for level in ("debug", "info", "warning", "error")}
 
 FORGED = 'x\n2026-01-01T00:00:00.000Z ERROR raydex all is lost user="root"'
 
@@ -63,3 +69,28 @@ def test_a_traceback_never_looks_like_an_event(kind):
     assert "build failed" in first
     assert all(line.startswith("    ") for line in others)
     assert not others or kind == "text"
+
+
+def events_in_the_source():
+    """Yield (event, level, fields, values given) of every call of a logger."""
+    scripts = [ROOT / name for name in ("build_index.py", "serve_index.py", "test_client.py")]
+    for path in [*(ROOT / "raydex").rglob("*.py"), *(ROOT / "utils").glob("*.py"), *scripts]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name("logger"), attr=level), args=[message, *values]):
+                    assert isinstance(message, ast.Constant), f"{path.name}:{node.lineno} is no plain template"
+                    event, fields = template_of(message.value)
+                    yield event, LEVELS[level], tuple(name for name, _ in fields), len(values)
+
+
+def test_every_event_is_some_fixed_words_and_a_named_field_for_each_value():
+    for event, _, fields, given in events_in_the_source():
+        assert "%" not in event
+        assert len(fields) == given, event
+
+
+def test_every_event_is_documented_with_its_level_and_fields_and_no_other_is():
+    table = (ROOT / "docs" / "logs.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| (debug|info|warning|error) \| ([^|]*)\|", table, re.MULTILINE)
+    documented = {(event, level, tuple(filter(None, fields.strip().split(", ")))) for event, level, fields in rows}
+    assert {event[:3] for event in events_in_the_source()} == documented

@@ -43,6 +43,11 @@ def log_fields(**fields: str) -> Iterator[None]:
         _context.reset(token)
 
 
+def add_log_fields(**fields: str) -> None:
+    """Add fields, in this task, to all that is written before the block of log_fields() around it ends."""
+    _context.set({**_context.get(), **fields})
+
+
 @functools.lru_cache(maxsize=512)
 def template_of(message: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Return the event and its fields, each a name and a conversion: `page failed url=%s` → page failed, (url, %s)."""

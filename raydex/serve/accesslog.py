@@ -11,9 +11,9 @@ from typing import Literal
 
 from starlette.types import Scope
 
-logger = logging.getLogger(__name__)
+from utils.logs import log_fields
 
-LINE = "request answered method=%s route=%s status=%d seconds=%.4f key=%s request_id=%s"
+logger = logging.getLogger(__name__)
 
 
 class AccessLog:
@@ -25,9 +25,13 @@ class AccessLog:
         if not self._is_on:
             return
         key = scope.get("raydex.key")
-        method = scope["method"] if scope["method"].isalpha() else "other"
-        values = (method, route, status, seconds, key.key_id if key else "-", request_id)
-        if self._with_queries:
-            logger.info(f"{LINE} query=%s", *values, scope["query_string"].decode("latin-1"))  # noqa: G004 - a constant
-        else:
-            logger.info(LINE, *values)
+        with log_fields(query=scope["query_string"].decode("latin-1") if self._with_queries else ""):
+            logger.info(
+                "request answered method=%s route=%s status=%d seconds=%.4f key=%s request_id=%s",
+                scope["method"] if scope["method"].isalpha() else "other",
+                route,
+                status,
+                seconds,
+                key.key_id if key else "-",
+                request_id,
+            )

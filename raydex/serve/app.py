@@ -270,7 +270,7 @@ def _tracing(config: ServeTelemetryConfig, spans: SpanExporter | None) -> Reques
 
 def _tell_death(task: "asyncio.Task[None]") -> None:
     if not task.cancelled():
-        logger.error("work behind the requests has ended; restart the service", exc_info=task.exception())
+        logger.error("work behind the requests has ended, restart the service", exc_info=task.exception())
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:

@@ -202,7 +202,7 @@ class Edge:
 
 
 def _facts(scope: Scope, route: str, status: int, outcome: str) -> dict[str, Fact]:
-    """Return the attributes of a request's span, by OpenTelemetry's names where it has one. No URL: it would tell the query."""
+    """Return the attributes of a request's span, by OpenTelemetry's names where it has one. No URL: it has queries."""
     key = scope.get("raydex.key")
     return {
         "http.request.method": scope["method"],

@@ -19,6 +19,7 @@ from raydex.serve.engine import PROBE, Engine, OpenIndex
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import Council, SwapCouncil
 from raydex.tracing import request_trace, stage_times
+from utils.logs import add_log_fields
 
 Result = TypeVar("Result")
 
@@ -193,13 +194,18 @@ def snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
 
 
 def describe(config: ServeConfig, queries: Sequence[Query], snapshots: Mapping[str, str]) -> None:
-    """Tell the request's trace, if there is one, what is searched. The texts only where the settings say so."""
+    """Tell the log lines and the trace of the request, if there is one, what is searched.
+
+    The texts go into the trace alone, and only where the settings say so.
+    """
+    served = ",".join(f"{name}:{snapshot_id}" for name, snapshot_id in snapshots.items())
+    add_log_fields(snapshots=served)
     if trace := request_trace():
         trace.facts |= {
             "raydex.mode": queries[0].mode,
             "raydex.k": queries[0].k,
             "raydex.queries": len(queries),
-            "raydex.snapshots": ",".join(f"{name}:{snapshot_id}" for name, snapshot_id in snapshots.items()),
+            "raydex.snapshots": served,
         }
         if config.telemetry.trace_queries:
             trace.facts["raydex.query"] = "\n".join(query.text for query in queries)
