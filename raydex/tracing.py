@@ -6,16 +6,17 @@
 A request notes its stages as plain tuples, with the clock of its timings_s. When it has ended, spans are made of them
 if it is kept: every failure, a share of the rest, and what a caller traces. One that is not kept costs one span.
 
-A build is always kept: `with build_traced(…)`, `with span("shard")`, and `tell(stretches)` for what workers measured.
+A build is always kept: `with build_traced(…)`, `with span("shard")`. Its workers send nothing: they return what they
+measured with their result (Measured), and the driver makes spans of it (`result_in`).
 No provider of the process is set: what Ray, FastAPI or a host program traces stays theirs, and ours stays ours.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -28,6 +29,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from raydex.config import CODE_VERSION, TelemetryConfig
 from raydex.errors import ConfigError
 from raydex.records import StageTimes
+
+Result = TypeVar("Result")
 
 Fact: TypeAlias = str | int | float | bool
 """What an attribute of a span may be."""
@@ -48,6 +51,13 @@ class Stretch(NamedTuple):
     started_ns: int
     ended_ns: int
     facts: Mapping[str, Fact]
+
+
+class Measured(NamedTuple, Generic[Result]):
+    """What a worker returns: its result, and when it was at work."""
+
+    result: Result
+    stretches: tuple[Stretch, ...]
 
 
 def open_sender(config: TelemetryConfig, program: str, exporter: SpanExporter | None = None) -> TracerProvider | None:
@@ -193,12 +203,34 @@ def span(name: str, **facts: Fact) -> AbstractContextManager[Span]:
     return _tracer.get().start_as_current_span(name, attributes=_named(facts))
 
 
-def tell(stretches: tuple[Stretch, ...]) -> None:
-    """Make spans of what was measured elsewhere, within the span at hand."""
-    _tell(_tracer.get(), trace.get_current_span(), stretches)
+def add_facts(**facts: Fact) -> None:
+    """Add attributes to the span at hand."""
+    trace.get_current_span().set_attributes(_named(facts))
 
 
-def _tell(tracer: Tracer, parent: Span, stretches: "tuple[Stretch, ...] | list[Stretch]") -> None:
+def measured(name: str, work: Callable[[], Result]) -> Measured[Result]:
+    """Do the work, and say when. What its result says of itself in plain fields becomes attributes."""
+    started_ns = time.time_ns()
+    result = work()
+    return Measured(result, (Stretch(name, started_ns, time.time_ns(), _facts_of(result)),))
+
+
+def result_in(returned: object) -> Any:
+    """Return the result without its wrapping; what was measured becomes spans below the one at hand."""
+    if not isinstance(returned, Measured):
+        return returned
+    _tell(_tracer.get(), trace.get_current_span(), returned.stretches)
+    return returned.result
+
+
+def _facts_of(result: object) -> dict[str, Fact]:
+    if not is_dataclass(result):
+        return {}
+    values = {one.name: getattr(result, one.name) for one in fields(result)}
+    return _named({name: value for name, value in values.items() if isinstance(value, str | int | float)})
+
+
+def _tell(tracer: Tracer, parent: Span, stretches: Iterable[Stretch]) -> None:
     context = trace.set_span_in_context(parent)
     for name, started_ns, ended_ns, facts in stretches:
         tracer.start_span(name, context, attributes=facts, start_time=started_ns).end(ended_ns)
