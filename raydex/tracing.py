@@ -79,9 +79,7 @@ def open_sender(config: TelemetryConfig, program: str, exporter: SpanExporter | 
 
 def _otlp(endpoint: str) -> SpanExporter:
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
-            OTLPSpanExporter,  # not for those who trace not
-        )
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigError(
             f"trace_endpoint = {endpoint} needs OpenTelemetry's exporter: pip install -r requirements-otlp.txt"
@@ -185,7 +183,7 @@ def stage_times() -> StageTimes:
 
 @contextmanager
 def build_traced(sender: TracerProvider | None, **facts: Fact) -> Iterator[None]:
-    """Trace a build: span() and tell() have an effect within. Without a sender they have none."""
+    """Trace a build: span() and result_in() have an effect within. Without a sender they have none."""
     if sender is None:
         yield
         return

@@ -25,7 +25,7 @@ TELL_SECRETS = ("botocore", "aiobotocore", "s3fs")
 
 LogFormat = Literal["text", "json"]
 
-PLAIN = re.compile(r"[^\s\"\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+PLAIN = re.compile(r"[^\s\"\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 """Values that need no quotes in text; any other could forge a line or a field."""
 
 _FIELD = re.compile(r"(?:^| )([a-z_]+)=(%[-+ #0]*[0-9.]*[sdrfg])(?= |$)")
@@ -76,7 +76,7 @@ class EventFormatter(logging.Formatter):
         trace = self.formatException(record.exc_info) if record.exc_info else ""
         if self._kind == "json":
             told = {**head, "event": event, **{name: value for name, (_, value) in fields.items()}}
-            return json.dumps({**told, **({"traceback": trace} if trace else {})}, ensure_ascii=False)
+            return json.dumps({**told, **({"traceback": trace} if trace else {})})
         line = " ".join([*head.values(), event, *(f"{name}={_quoted(text)}" for name, (text, _) in fields.items())])
         return line + "".join(f"\n    {part}" for part in trace.splitlines())  # indented: none begins like an event
 
@@ -86,7 +86,7 @@ def _event_of(record: logging.LogRecord) -> tuple[str, dict[str, tuple[str, Any]
     event, fields = template_of(str(record.msg))
     arguments = record.args if isinstance(record.args, tuple) else ()
     if "%" in event or len(arguments) != len(fields):  # not one of ours
-        return json.dumps(record.getMessage(), ensure_ascii=False)[1:-1], {}
+        return json.dumps(record.getMessage())[1:-1], {}
     return event, {
         name: (conversion % (value,), value if isinstance(value, int | float) else str(value))
         for (name, conversion), value in zip(fields, arguments, strict=True)
