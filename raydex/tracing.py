@@ -77,6 +77,12 @@ def open_sender(config: TelemetryConfig, program: str, exporter: SpanExporter | 
     return provider
 
 
+def check_exporter(config: TelemetryConfig) -> None:
+    """Raise what open_sender would, before anything is started."""
+    if config.trace_endpoint:
+        _otlp(config.trace_endpoint).shutdown()
+
+
 def _otlp(endpoint: str) -> SpanExporter:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

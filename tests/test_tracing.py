@@ -1,6 +1,7 @@
 """Spans of requests: which are kept, what they say and never say, what they cost when nobody wants them."""
 
 import logging
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 from starlette.testclient import TestClient
 
+import serve_index
 from raydex.config import ServeConfig, ServeTelemetryConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import EmbedError
@@ -176,6 +178,13 @@ def test_spans_reach_a_real_collector_over_otlp(data_dir, tmp_path):
     assert root["facts"]["raydex.request_id"] == "r1"
     assert {span["name"] for span in parts} == STAGES
     assert {span["trace_id"] for span in parts} == {root["trace_id"]}
+
+
+def test_a_service_that_cannot_trace_as_it_is_told_does_not_start(data_dir, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    endpoint = ["--trace-endpoint", "http://127.0.0.1:1/v1/traces"]
+    assert serve_index.main(["--data-dir", str(data_dir), *endpoint]) == serve_index.REFUSED
+    assert "pip install -r requirements-otlp.txt" in capsys.readouterr().err
 
 
 def test_a_collector_that_is_away_fails_no_request(data_dir):
