@@ -179,6 +179,7 @@ def exit_code(error: BaseException) -> int:
 
 def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     config, sources = settings(options)
+    configure_logging(level=options.log_level, kind=config.telemetry.log_format)
     if lifecycle.asked(options):
         return lifecycle.look_after(options, config)
     if not sources:

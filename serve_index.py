@@ -52,11 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logging()
     try:
         config = _config(vars(options), options.sources)
+        configure_logging(kind=config.telemetry.log_format)
         for commands in (key_commands, log_commands):
             if commands.asked(options):
                 print("\n".join(commands.run(options, config)))
                 return DONE
-        _check_access(config)
+        _check_start(config)
         _check_published(config)
         return _serve(config)
     except RaydexError as error:
@@ -72,7 +73,7 @@ def app(args: dict[str, str]) -> "Application":
     if unknown := set(args) - known - {"sources"}:
         raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     config = _config(args, Path(args["sources"]) if "sources" in args else None)
-    _check_access(config)
+    _check_start(config)
     _check_published(config)
     return build_application(config)
 
@@ -96,10 +97,12 @@ def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
     return resolve(ServeConfig, flags, table, str(sources or ""))
 
 
-def _check_access(config: ServeConfig) -> None:
+def _check_start(config: ServeConfig) -> None:
     from raydex.serve.access import check_start  # imports Starlette: not for --help or a wrong flag
+    from raydex.tracing import check_exporter
 
     check_start(config)
+    check_exporter(config.telemetry)
 
 
 def _check_published(config: ServeConfig) -> None:

@@ -30,6 +30,7 @@ from rich.text import Text
 from raydex.client import RaydexClient, Result, SearchAnswer
 from raydex.errors import ConfigError, ServiceError
 from raydex.evaluate import Golden, compare, load_golden, metrics_of, read_run, report, write_run
+from utils.logs import configure_logging
 
 SAMPLE_QUESTIONS = (
     "how do I get started",
@@ -95,6 +96,7 @@ class Asked:
 
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
+    configure_logging(level=options.log_level, kind=options.log_format)
     console = Console(highlight=False, soft_wrap=False)
     attempts = 1 if options.load else 4
     try:
@@ -422,6 +424,8 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="of one request [default: 30]")
     parser.add_argument("--report", action="store_true", help="show what people look for and do not find")
     parser.add_argument("--days", type=_at_least_one, help="with --report: of so many days, today included [7]")
+    parser.add_argument("--log-level", default="WARNING", choices=("DEBUG", "INFO", "WARNING"), help="lines on stderr")
+    parser.add_argument("--log-format", default="text", choices=("text", "json"), help="of these [default: text]")
     judged = parser.add_argument_group("evaluation", "docs/evaluate.md has the formats and what the figures mean")
     judged.add_argument("--evaluate", default="", metavar="QUERIES", help="judge the answers to these queries instead")
     judged.add_argument("--qrels", default="", metavar="FILE", help="their answers, unless QUERIES is .jsonl")

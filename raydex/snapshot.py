@@ -336,7 +336,7 @@ def _open_lexical(index_dir: Path, manifest: Manifest, *, verify: bool) -> Lexic
     """Map the lexical index. One of another analyzer is left alone: queries would be read otherwise than its texts."""
     lexical = manifest.lexical
     if lexical is None or lexical.analyzer != ANALYZER:
-        logger.warning("no lexical index snapshot=%s; the next build makes one", manifest.snapshot_id)
+        logger.warning("no lexical index, the next build makes one snapshot=%s", manifest.snapshot_id)
         return None
     for file in lexical.objects.values():
         check_object(index_dir / "objects" / file.sha256, file, verify=verify)

@@ -24,6 +24,7 @@ from raydex.serve.headers import add_security_headers
 from raydex.serve.queries import DirectBackend
 from raydex.serve.recorder import MemoryRecorder
 from tests.snapshots import make_snapshot
+from utils.logs import EventFormatter
 
 PAGE = "https://docs.example.org/io.html"
 SECRET_PAGE = "https://intern.example.org/plans.html"
@@ -302,8 +303,13 @@ def test_a_wrong_origin_is_refused(data_dir):
         AccessConfig(cors_origins=("docs.example.org",))
 
 
+def access_lines(caplog):
+    return [line for line in caplog.text.splitlines() if "raydex.serve.accesslog" in line]
+
+
 def test_the_access_log_has_one_line_a_request_and_never_the_query_or_the_key(data_dir, keys_file, caplog):
     caplog.set_level(logging.DEBUG)
+    caplog.handler.setFormatter(EventFormatter("text"))
     token, key = create_key(keys_file, "ci")
     with client_for(data_dir, keys_file) as client:
         headers = {"Authorization": f"Bearer {token}", "X-Request-Id": "r1"}
@@ -311,10 +317,12 @@ def test_the_access_log_has_one_line_a_request_and_never_the_query_or_the_key(da
         client.post("/search", json={"queries": ["burning question"]}, headers={"X-API-Key": token})
         client.get("/sections/burning-question", headers={"X-API-Key": token})
         client.get("/burning/question", headers={"X-API-Key": token[:-1]})
-    lines = [record.getMessage() for record in caplog.records if record.name == "raydex.serve.accesslog"]
+    lines = access_lines(caplog)
     assert len(lines) == 4
     assert re.fullmatch(
-        rf"method=GET route=/search status=200 seconds=\d\.\d{{4}} key={key.key_id} request_id=r1", lines[0]
+        rf".* request answered method=GET route=/search status=200 seconds=\d\.\d{{4}} key={key.key_id} request_id=r1"
+        r" snapshots=\S+",
+        lines[0],
     )
     assert "method=POST route=/search status=200" in lines[1]
     assert "route=/sections/{section_id:path} status=404" in lines[2]
@@ -329,14 +337,15 @@ def test_the_access_log_can_be_switched_off_or_told_to_write_queries_which_stay_
     data_dir, keys_file, caplog
 ):
     caplog.set_level(logging.INFO)
+    caplog.handler.setFormatter(EventFormatter("text"))
     with client_for(data_dir, keys_file, access_log="off") as client:
         client.get("/search", params=QUESTION)
-    assert not [record for record in caplog.records if record.name == "raydex.serve.accesslog"]
+    assert not access_lines(caplog)
     with client_for(data_dir, keys_file, access_log="queries") as client:
         client.get("/search?query=a%0Amethod=GET", headers={"X-Request-Id": "r1 key=admin"})
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "raydex.serve.accesslog"]
-    assert line.endswith('request_id="r1 key=admin" query="query=a%0Amethod=GET"')
-    assert "\n" not in line
+    (line,) = access_lines(caplog)
+    assert 'key=- request_id="r1 key=admin" ' in line
+    assert line.endswith("query=query=a%0Amethod=GET")
 
 
 def test_an_admin_key_rules_only_the_indexes_it_may_see(data_dir, keys_file):

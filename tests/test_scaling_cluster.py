@@ -12,8 +12,8 @@ from raydex.serve.deployments import how_many
 from raydex.snapshot import current_id
 from tests.machines import TEXTS
 from tests.processes import command_line, descendants
+from tests.service_process import served
 from tests.snapshots import make_snapshot
-from tests.test_ingress_cluster import served
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

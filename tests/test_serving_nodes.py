@@ -10,8 +10,8 @@ from bench.swap import REPLICA
 from raydex.embed import HashEmbedder
 from tests.machines import TEXTS
 from tests.processes import command_line, descendants
+from tests.service_process import served
 from tests.snapshots import make_snapshot
-from tests.test_ingress_cluster import served
 from tests.two_nodes import two_nodes
 from tests.waiting import eventually
 

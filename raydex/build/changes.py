@@ -76,7 +76,7 @@ def _pages_before(live: Manifest | None, objects_dir: Path) -> dict[str, tuple[s
     try:
         return {row[0]: row[1:] for shard in shards for row in _rows(pages_of(shard, objects_dir, COLUMNS))}
     except SnapshotCorrupt as error:
-        logger.warning("pages of the live snapshot unreadable, all are called new %s", error)
+        logger.warning("pages of the live snapshot unreadable, all are called new reason=%s", error)
         return {}
 
 

@@ -31,12 +31,12 @@ class UnitFetcher:
         return tuple(await asyncio.gather(*visits))
 
     async def _visit(self, visit: Visit, lastmods: Mapping[str, datetime], *, renders: bool) -> Fetched:
-        started = time.perf_counter()
+        started, started_ns = time.perf_counter(), time.time_ns()
         try:
             fetched = await self._fetched(visit, lastmods.get(visit.url), renders=renders)
         except FetchError as error:
             fetched = Fetched(visit=visit, reason=error.reason, detail=error.detail)
-        return replace(fetched, seconds=time.perf_counter() - started)
+        return replace(fetched, seconds=time.perf_counter() - started, started_ns=started_ns)
 
     async def _fetched(self, visit: Visit, lastmod: datetime | None, *, renders: bool) -> Fetched:
         source = self._context.source(visit.source)

@@ -128,7 +128,7 @@ def _pull_live_for_build(storage: Storage, index: str) -> None:
     try:
         storage.pull_objects(index, [live] if live else [], checked=True)
     except SnapshotError as error:
-        logger.warning("live snapshot not whole, built as if it were the first index=%s %s", index, error)
+        logger.warning("live snapshot not whole, built as if it were the first index=%s reason=%s", index, error)
 
 
 def _collect_after_build(storage: Storage, config: BuildConfig, lease: Lease) -> None:

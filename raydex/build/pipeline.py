@@ -44,6 +44,7 @@ from raydex.checkpoint import Ledger
 from raydex.cluster import check_cluster
 from raydex.errors import EmbedError, RaydexError
 from raydex.records import Lexical, Manifest, Shard, StoredObject, stable_id
+from raydex.tracing import result_in
 from utils.files import is_disk_full
 
 Ref: TypeAlias = Any
@@ -309,7 +310,7 @@ def result_of(ref: Ref) -> Any:
     while not ray.wait([ref], timeout=REFRESH_S)[0]:
         check_cluster()
     try:
-        return ray.get(ref)
+        return result_in(ray.get(ref))
     except RayTaskError as error:
         if isinstance(error.cause, RaydexError) or (isinstance(error.cause, OSError) and is_disk_full(error.cause)):
             raise error.cause from error

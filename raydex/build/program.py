@@ -46,6 +46,8 @@ from raydex.snapshot import (
     snapshot_bytes,
     write_manifest,
 )
+from raydex.tracing import add_facts, build_traced, open_sender, span
+from utils.logs import log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,9 @@ def run_build(
             embedder=embedder,
         )
         build = Build(context, ledger, access, resumed=resumed, golden=golden, publish_anyway=publish_anyway)
-        return build.run(plan=plan)
+        facts = {"build_id": context.build_id, "index": config.index}
+        with log_fields(**facts), build_traced(open_sender(config.telemetry, "raydex-build"), **facts):
+            return build.run(plan=plan)
 
 
 def config_digest(config: BuildConfig, sources: Sequence[Source], embedder: EmbedderInfo) -> str:
@@ -111,7 +115,9 @@ def live_manifest(index_dir: Path) -> Manifest | None:
     try:
         return read_manifest(index_dir, live) if live else None
     except SnapshotError as error:
-        logger.warning("live snapshot unreadable, built as if it were the first index=%s %s", index_dir.name, error)
+        logger.warning(
+            "live snapshot unreadable, built as if it were the first index=%s reason=%s", index_dir.name, error
+        )
         return None
 
 
@@ -245,7 +251,8 @@ class Build:
                 self._collect()  # or a schedule that is refused every time fills the disk
                 raise verdict.refusal(manifest.snapshot_id, str(self._context.build_dir / "report.json"))
             self._ledger.append("publishing", snapshot_id=manifest.snapshot_id)
-            publish(self._context.index_dir, manifest.snapshot_id)
+            with span("publish", snapshot=manifest.snapshot_id):
+                publish(self._context.index_dir, manifest.snapshot_id)
         self._status.stage = "published"
         self._collect()
 
@@ -276,6 +283,7 @@ class Build:
             manifest=manifest,
             **self._found,
         )
+        add_facts(outcome=outcome, snapshot=manifest.snapshot_id if manifest else "", resumed=self._resumed)
         write_report(self._context, result, self._pages, self._found.get("changes"), self._paces)
         self._ledger.append("end", outcome=outcome, message=message)
         shutil.rmtree(self._context.units_dir, ignore_errors=True)  # an ended build is never resumed
@@ -285,6 +293,7 @@ class Build:
     def _timed(self, stage: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
-            yield
+            with span(stage):
+                yield
         finally:
             self._seconds[stage] = time.perf_counter() - started

@@ -87,6 +87,7 @@ class Fetched:
     reason: str = ""
     detail: str = ""
     seconds: float = 0.0
+    started_ns: int = 0  # Unix time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,10 @@ Bodies travel once, from the fetcher that owns the host to the task that reads t
 import asyncio
 import functools
 import platform
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -30,6 +30,10 @@ from raydex.errors import EmbedError
 from raydex.evaluate import Golden
 from raydex.records import EmbedderInfo, Lexical, Manifest, Shard
 from raydex.render import Renderer
+from raydex.tracing import Measured, Stretch, measured
+from utils.logs import LogFormat, configure_logging, log_fields
+
+Result = TypeVar("Result")
 
 WORKER_DEATHS = 3
 """A unit is tried again this often when its process dies; its result does not depend on the try."""
@@ -46,19 +50,46 @@ def _tokenizer(model: str) -> TextTokenizer:
     return load_tokenizer(model)
 
 
+@functools.lru_cache(maxsize=1)  # a worker may serve builds with different settings, one after another
+def _log_as(kind: LogFormat) -> None:
+    configure_logging(kind=kind)
+
+
+@contextmanager
+def _of_build(context: BuildContext) -> Iterator[None]:
+    """Let log lines within say which build they are of."""
+    _log_as(context.config.telemetry.log_format)
+    with log_fields(build_id=context.build_id, index=context.config.index):
+        yield
+
+
+def _done(context: BuildContext, name: str, work: Callable[[], Result]) -> Measured[Result]:
+    with _of_build(context):
+        return measured(name, work)
+
+
 @ray.remote(max_retries=READER_DEATHS)
-def read_task(context: BuildContext, unit: FetchUnit, fetched: Sequence[Fetched]) -> CrawlReceipt:
-    return read_unit(context, unit, fetched, _tokenizer(context.config.embed.model))
+def read_task(context: BuildContext, unit: FetchUnit, fetched: Sequence[Fetched]) -> Measured[CrawlReceipt]:
+    tokenizer = _tokenizer(context.config.embed.model)
+    done = _done(context, "read", lambda: read_unit(context, unit, fetched, tokenizer))
+    fetches = [_fetch(one) for one in fetched if one.started_ns]
+    return Measured(done.result, (*fetches, *done.stretches))
+
+
+def _fetch(fetched: Fetched) -> Stretch:
+    ended_ns = fetched.started_ns + int(fetched.seconds * 1e9)
+    facts = {"raydex.url": fetched.visit.url, "raydex.origin": fetched.origin, "raydex.reason": fetched.reason}
+    return Stretch("fetch", fetched.started_ns, ended_ns, facts)
 
 
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
-def load_task(context: BuildContext, source_name: str) -> Loaded:
-    return load_pages(context, source_name)
+def load_task(context: BuildContext, source_name: str) -> Measured[Loaded]:
+    return _done(context, "load", lambda: load_pages(context, source_name))
 
 
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
-def duplicates_task(context: BuildContext, unit_ids: Sequence[str]) -> DuplicatesReceipt:
-    return drop_duplicates(context, unit_ids)
+def duplicates_task(context: BuildContext, unit_ids: Sequence[str]) -> Measured[DuplicatesReceipt]:
+    return _done(context, "duplicates", lambda: drop_duplicates(context, unit_ids))
 
 
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
@@ -67,24 +98,24 @@ def plan_task(context: BuildContext, unit_ids: Sequence[str]) -> EmbedReceipt:
 
 
 @ray.remote(max_retries=WORKER_DEATHS)
-def shuffle_task(context: BuildContext, shuffle: Shuffle, group: str, unit_ids: Sequence[str]) -> None:
-    shuffle_units(context, shuffle, group, unit_ids)
+def shuffle_task(context: BuildContext, shuffle: Shuffle, group: str, unit_ids: Sequence[str]) -> Measured[None]:
+    return _done(context, "shuffle", lambda: shuffle_units(context, shuffle, group, unit_ids))
 
 
 @ray.remote(max_retries=WORKER_DEATHS)
-def shard_task(context: BuildContext, shuffle: Shuffle, number: int) -> Shard:
-    return shard_unit(context, shuffle, number)
+def shard_task(context: BuildContext, shuffle: Shuffle, number: int) -> Measured[Shard]:
+    return _done(context, "shard", lambda: shard_unit(context, shuffle, number))
 
 
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
-def close_task(context: BuildContext, shuffle: Shuffle, shards: Sequence[Shard]) -> Closing:
-    return close_shards(context, shuffle, shards)
+def close_task(context: BuildContext, shuffle: Shuffle, shards: Sequence[Shard]) -> Measured[Closing]:
+    return _done(context, "close", lambda: close_shards(context, shuffle, shards))
 
 
 @ray.remote(max_retries=WORKER_DEATHS)
-def words_task(context: BuildContext, shards: Sequence[Shard], parent: Manifest | None) -> Lexical:
+def words_task(context: BuildContext, shards: Sequence[Shard], parent: Manifest | None) -> Measured[Lexical]:
     with full_disk_named(context.index_dir):
-        return index_words(shards, context.objects_dir, context.units_dir, parent)
+        return _done(context, "words", lambda: index_words(shards, context.objects_dir, context.units_dir, parent))
 
 
 @ray.remote(num_cpus=FETCHER_SLOTS, max_retries=WORKER_DEATHS)
@@ -111,8 +142,9 @@ class FetchWorker:
         self._starting = asyncio.Lock()
 
     async def fetch(self, unit: FetchUnit) -> tuple[Fetched, ...]:
-        renderer = await self._browser() if unit.renders else None
-        return await UnitFetcher(self._context, await self._network(), renderer).fetch(unit)
+        with _of_build(self._context):
+            renderer = await self._browser() if unit.renders else None
+            return await UnitFetcher(self._context, await self._network(), renderer).fetch(unit)
 
     async def robots(self, origin: str) -> RobotsRules:
         return await (await self._network()).robots(origin)
@@ -151,23 +183,33 @@ class EmbedWorker:
         self._context, self._threads = context, threads
         self._store = VectorStore(context.vectors_dir, context.embedder.dim)
 
-    def embed(self, unit_ids: Sequence[str]) -> EmbedReceipt:
-        return embed_units(self._context, unit_ids, self._embedder, self._store)
+    def embed(self, unit_ids: Sequence[str]) -> Measured[EmbedReceipt]:
+        return self._embedded(unit_ids)
 
-    def embed_one_by_one(self, unit_id: str) -> EmbedReceipt:
+    def embed_one_by_one(self, unit_id: str) -> Measured[EmbedReceipt]:
         """Embed and store chunk by chunk: what is missing first when this process dies has killed it."""
-        return embed_units(self._context, [unit_id], self._embedder, self._store, checkpoint_tokens=1)
+        return self._embedded([unit_id], checkpoint_tokens=1)
+
+    def _embedded(self, unit_ids: Sequence[str], *, checkpoint_tokens: int = 0) -> Measured[EmbedReceipt]:
+        return _done(
+            self._context,
+            "embed",
+            lambda: embed_units(
+                self._context, unit_ids, self._embedder, self._store, checkpoint_tokens=checkpoint_tokens
+            ),
+        )
 
     def gate(self, snapshot_id: str, golden: Golden | None) -> Verdict:
         config = self._context.config
-        return run_gate(
-            self._context.index_dir,
-            snapshot_id,
-            self._embedder,
-            config.gate,
-            golden,
-            least_recall=config.vectors.least_recall,
-        )
+        with _of_build(self._context):
+            return run_gate(
+                self._context.index_dir,
+                snapshot_id,
+                self._embedder,
+                config.gate,
+                golden,
+                least_recall=config.vectors.least_recall,
+            )
 
     def ready(self) -> None:
         """Load the model; EmbedError when it cannot be loaded here, or is not the one the build began with."""

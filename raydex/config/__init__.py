@@ -23,7 +23,9 @@ from raydex.config.tables import (
     LimitsConfig,
     ScalingConfig,
     ServeConfig,
+    ServeTelemetryConfig,
     StorageConfig,
+    TelemetryConfig,
     VectorsConfig,
 )
 
@@ -42,8 +44,10 @@ __all__ = [
     "LimitsConfig",
     "ScalingConfig",
     "ServeConfig",
+    "ServeTelemetryConfig",
     "Setting",
     "StorageConfig",
+    "TelemetryConfig",
     "VectorsConfig",
     "add_flags",
     "resolve",

@@ -202,6 +202,33 @@ def _folder_or_uri(value: Any) -> Any:
     return value.rstrip("/") if isinstance(value, str) and "://" in value else Path(value)
 
 
+class TelemetryConfig(Settings):
+    """What the programs tell of themselves beside metrics: docs/logs.md, docs/tracing.md."""
+
+    log_format: Literal["text", "json"] = Field("text", description="How log lines are written, one for each event.")
+    trace_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="Where spans are sent to (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces; without it, "
+        "there are none (needs requirements-otlp.txt).",
+    )
+
+
+class ServeTelemetryConfig(TelemetryConfig):
+    trace_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the requests without error whose spans are kept; of those with, all are.",
+    )
+    trace_callers: Literal["follow", "ignore"] = Field(
+        "follow",
+        description="Whether a caller's traceparent that says `sampled` has the request's spans kept, too; their ids "
+        "follow it in any case.",
+    )
+    trace_queries: bool = Field(default=False, description="Write into spans what was asked.")
+
+
 class IndexesConfig(Settings):
     """Where the indexes are."""
 
@@ -252,6 +279,7 @@ class BuildConfig(IndexesConfig):
     vectors: VectorsConfig = VectorsConfig()
     gate: GateConfig = GateConfig()
     storage: StorageConfig = StorageConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
 
 class LimitsConfig(Settings):
@@ -404,6 +432,7 @@ class ServeConfig(IndexesConfig):
     limits: LimitsConfig = LimitsConfig()
     access: AccessConfig = AccessConfig()
     analytics: AnalyticsConfig = AnalyticsConfig()
+    telemetry: ServeTelemetryConfig = ServeTelemetryConfig()
 
     rerank_model: str = Field(
         "",

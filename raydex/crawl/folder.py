@@ -63,9 +63,7 @@ def list_folder(source: Source) -> tuple[str, ...]:
     """Return the URLs of the documents in the folder that the source's seed names, sorted."""
     listing = scan_folder(source)
     counts = " ".join(f"{reason}={count}" for reason, count in sorted(listing.left_out.items()))
-    logger.info(
-        "folder listed source=%s documents=%d left out: %s", source.name, len(listing.urls), counts or "nothing"
-    )
+    logger.info("folder listed source=%s documents=%d left_out=%s", source.name, len(listing.urls), counts or "nothing")
     return listing.urls
 
 
@@ -181,7 +179,7 @@ def _ignored(root: Path) -> frozenset[str]:
             command, env=environment, capture_output=True, timeout=GIT_TIMEOUT_S, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        logger.debug("git says nothing of %s: %s", root, error)
+        logger.debug("git says nothing folder=%s reason=%s", root, error)
         return frozenset()
     paths = frozenset(os.fsdecode(path).rstrip("/") for path in found.stdout.split(b"\0"))
     return frozenset() if "." in paths else paths - {""}  # the folder itself is ignored, yet it was asked for

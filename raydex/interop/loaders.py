@@ -61,7 +61,7 @@ def pages_of_loader(
     documents: Iterable[Any],
     config: CrawlConfig,
     *,
-    on_problem: Callable[[FetchError], None] = lambda problem: logger.warning("document left out: %s", problem),
+    on_problem: Callable[[FetchError], None] = lambda problem: logger.warning("document left out reason=%s", problem),
 ) -> Iterator[Page]:
     """Yield the documents of a loader as pages; one page is held at a time, and of the pages before only their names.
 

@@ -1,22 +1,19 @@
 """One log line a request, without what was asked: who, what, how it ended, how long.
 
-method=GET route=/search status=200 seconds=0.0041 key=k3v9qmx2ab request_id=5f0c…
+request answered method=GET route=/search status=200 seconds=0.0041 key=k3v9qmx2ab request_id=5f0c…
 
 Queries are what people think about; they are written down only when the setting says `queries`, and only those in URLs.
 A key is known by its id; its secret, and any other header, is never written.
 """
 
-import json
 import logging
-import re
 from typing import Literal
 
 from starlette.types import Scope
 
-logger = logging.getLogger(__name__)
+from utils.logs import log_fields
 
-PLAIN = re.compile(r"[\w.:-]+", re.ASCII)
-"""Ids that need no quotes; any other could forge a line or a field."""
+logger = logging.getLogger(__name__)
 
 
 class AccessLog:
@@ -28,16 +25,13 @@ class AccessLog:
         if not self._is_on:
             return
         key = scope.get("raydex.key")
-        query = ""
-        if self._with_queries:  # quoted, so that nobody writes lines of his own
-            query = " query=" + json.dumps(scope["query_string"].decode("latin-1"))
-        logger.info(
-            "method=%s route=%s status=%d seconds=%.4f key=%s request_id=%s%s",
-            scope["method"] if scope["method"].isalpha() else "other",
-            route,
-            status,
-            seconds,
-            key.key_id if key else "-",
-            request_id if PLAIN.fullmatch(request_id) else json.dumps(request_id),
-            query,
-        )
+        with log_fields(query=scope["query_string"].decode("latin-1") if self._with_queries else ""):
+            logger.info(
+                "request answered method=%s route=%s status=%d seconds=%.4f key=%s request_id=%s",
+                scope["method"] if scope["method"].isalpha() else "other",
+                route,
+                status,
+                seconds,
+                key.key_id if key else "-",
+                request_id,
+            )

@@ -15,10 +15,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi import Query as QueryString
+from opentelemetry.sdk.trace.export import SpanExporter
 from starlette.middleware import Middleware
 
 from raydex.analytics.log import QueryLog
-from raydex.config import ServeConfig
+from raydex.config import ServeConfig, ServeTelemetryConfig
 from raydex.errors import QueryError
 from raydex.keys import KeyRing
 from raydex.lexical import Suggestion
@@ -65,6 +66,7 @@ from raydex.serve.schemas import (
 from raydex.serve.searching import LISTS, Searching, SearchRoute, check_options, join, query_of, skipped_text
 from raydex.serve.status import index_statuses, record_gauges
 from raydex.serve.swapping import Follower
+from raydex.tracing import RequestTracing, open_sender
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +96,14 @@ FAILURES: dict[int | str, dict[str, object]] = {
 }
 
 
-def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool = True) -> FastAPI:
-    """adds_request_id: False behind a proxy that writes the X-Request-Id header itself."""
+def create_app(
+    backend: Backend, config: ServeConfig, *, adds_request_id: bool = True, spans: SpanExporter | None = None
+) -> FastAPI:
+    """adds_request_id: False behind a proxy that writes the X-Request-Id header itself.
+
+    spans: where to, in place of the endpoint of the settings.
+    """
+    tracing = _tracing(config.telemetry, spans)
     insights = Insights(QueryLog(config, backend.recorder.count))
     app = FastAPI(
         title="Raydex",
@@ -105,12 +113,14 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
         docs_url=None,  # ours, below, has a policy of what it may load
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lambda _: _at_work(backend, config, insights.log),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans would hold the query string
+        lifespan=lambda _: _at_work(backend, config, insights.log, tracing),
         middleware=[
             Middleware(
                 Edge,
                 recorder=backend.recorder,
                 access_log=AccessLog(config.access.access_log),
+                tracing=tracing,
                 adds_header=adds_request_id,
             ),
             Middleware(Limits, config=config.limits),
@@ -246,7 +256,9 @@ def _health_routes(backend: Backend) -> APIRouter:
 
 
 @asynccontextmanager
-async def _at_work(backend: Backend, config: ServeConfig, log: QueryLog) -> AsyncIterator[None]:
+async def _at_work(
+    backend: Backend, config: ServeConfig, log: QueryLog, tracing: RequestTracing | None
+) -> AsyncIterator[None]:
     """Keep the gauges fresh, follow CURRENT and write the query log for as long as the app runs."""
 
     async def keep_gauges() -> None:
@@ -269,11 +281,20 @@ async def _at_work(backend: Backend, config: ServeConfig, log: QueryLog) -> Asyn
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        if tracing:
+            await asyncio.to_thread(tracing.close)
+
+
+def _tracing(config: ServeTelemetryConfig, spans: SpanExporter | None) -> RequestTracing | None:
+    sender = open_sender(config, "raydex-serve", spans)
+    if sender is None:
+        return None
+    return RequestTracing(sender, share=config.trace_share, follows_callers=config.trace_callers == "follow")
 
 
 def _tell_death(task: "asyncio.Task[None]") -> None:
     if not task.cancelled():
-        logger.error("work behind the requests has ended; restart the service", exc_info=task.exception())
+        logger.error("work behind the requests has ended, restart the service", exc_info=task.exception())
 
 
 def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:

@@ -39,6 +39,7 @@ from raydex.serve.lane import EmbedItem, Lane, Result
 from raydex.serve.recent import Recent
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import PATIENCE_S, Council, Plan, Report, SwapCouncil
+from utils.logs import EventFormatter, LogFormat
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class SearchService:
 
     async def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:  # type: ignore[misc]
         """council: of all replicas; without it, this one is the only one. Ray Serve awaits this."""
-        _log_with_serve()
+        _log_with_serve(config.telemetry.log_format)
         self._config = config
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
         agreed = await RemoteCouncil(council).serving() if council else {}
@@ -151,8 +152,8 @@ class RemoteCouncil:
             return None
 
 
-def _log_with_serve() -> None:
-    """Write our log lines into the replica's log file beside Serve's own; else those below WARNING would be lost.
+def _log_with_serve(kind: LogFormat) -> None:
+    """Write our log lines, in our format, into the replica's log file beside Serve's own; else most would be lost.
 
     Past Serve's buffer of up to 1,000 lines, which a replica that ends takes with it.
     """
@@ -160,6 +161,7 @@ def _log_with_serve() -> None:
     for handler in logging.getLogger("ray.serve").handlers:
         file = getattr(handler, "target", handler)
         if isinstance(file, logging.FileHandler):  # not the one that repeats everything in the worker's stderr
+            file.setFormatter(EventFormatter(kind, others=file.formatter))
             ours.addHandler(file)
     ours.propagate = False
     accesslog.logger.setLevel(logging.INFO)
@@ -211,7 +213,9 @@ def build_application(config: ServeConfig) -> serve.Application:
         **how_many(config),
         max_ongoing_requests=ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 1},
-        logging_config=LoggingConfig(enable_access_log=False),  # requests are counted as metrics, not written down
+        logging_config=LoggingConfig(  # requests have a line of ours
+            enable_access_log=False, encoding="JSON" if config.telemetry.log_format == "json" else "TEXT"
+        ),
     )
     service = deploy(serve.ingress()(SearchService))
     if replicas_of(here) == 1:

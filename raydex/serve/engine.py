@@ -210,7 +210,7 @@ class Engine:
 
         def search(index: OpenIndex, query: Query, row: Vectors | None) -> Found:
             before_each()
-            return index.searcher.find(query, row, times=times)
+            return index.searcher.find(query, row, times=times.of_index(index.name))
 
         answers: list[Found] = []
         for query, row in zip(queries, rows, strict=True):

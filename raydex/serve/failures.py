@@ -8,6 +8,7 @@ import math
 import re
 import time
 import uuid
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any
 
@@ -45,6 +46,8 @@ from raydex.serve.headers import add_security_headers
 from raydex.serve.recorder import Recorder
 from raydex.serve.schemas import Failure, FailureResponse
 from raydex.serve.status import reason_text
+from raydex.tracing import Fact, RequestTrace, RequestTracing, in_request
+from utils.logs import log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -132,13 +135,22 @@ def _headers(error: RaydexError) -> dict[str, str]:
 
 
 class Edge:
-    """The outermost layer: request id, headers of every response, figures, log line, the unforeseen made a 500.
+    """The outermost layer: request id, headers of every response, figures, log line, spans, the unforeseen made a 500.
 
     adds_header: False where the server in front (Ray Serve's proxy) writes X-Request-Id itself; two would be joined.
     """
 
-    def __init__(self, app: ASGIApp, *, recorder: Recorder, access_log: AccessLog, adds_header: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        recorder: Recorder,
+        access_log: AccessLog,
+        tracing: RequestTracing | None,
+        adds_header: bool,
+    ) -> None:
         self._app = app
+        self._tracing = tracing
         self._recorder = recorder
         self._access_log = access_log
         self._adds_header = adds_header
@@ -148,6 +160,14 @@ class Edge:
             await self._app(scope, receive, send)
             return
         scope[REQUEST_ID_KEY] = _request_id(scope)
+        trace = self._tracing.begin(Headers(scope=scope)) if self._tracing else None
+        with (
+            log_fields(request_id=scope[REQUEST_ID_KEY], trace_id=trace.trace_id if trace else ""),
+            in_request(trace) if trace else nullcontext(),
+        ):
+            await self._answer(scope, receive, send, trace)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, trace: RequestTrace | None) -> None:
         started, status = time.perf_counter(), 0
 
         async def send_marked(message: Message) -> None:
@@ -168,13 +188,31 @@ class Edge:
             await _respond(scope, 500, "internal_error", "The service failed; its log has the request id.")(
                 scope, receive, send_marked
             )
-        self._record(scope, status, time.perf_counter() - started)
+        self._record(scope, status, time.perf_counter() - started, trace)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float, trace: RequestTrace | None) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        self._recorder.count("raydex_requests", route=route, outcome=scope.get(OUTCOME_KEY) or _outcome(status))
+        outcome = scope.get(OUTCOME_KEY) or _outcome(status)
+        self._recorder.count("raydex_requests", route=route, outcome=outcome)
         self._recorder.observe("raydex_request_seconds", seconds, route=route)
+        if trace:
+            facts = _facts(scope, route, status, outcome)
+            trace.end(f"{scope['method']} {route}", failed=status >= HTTPStatus.INTERNAL_SERVER_ERROR, facts=facts)
         self._access_log.write(scope, route=route, status=status, seconds=seconds, request_id=scope[REQUEST_ID_KEY])
+
+
+def _facts(scope: Scope, route: str, status: int, outcome: str) -> dict[str, Fact]:
+    """Return the attributes of a request's span, by OpenTelemetry's names where it has one. No URL: it has queries."""
+    key = scope.get("raydex.key")
+    return {
+        "http.request.method": scope["method"],
+        "http.route": route,
+        "http.response.status_code": status,
+        "raydex.request_id": scope[REQUEST_ID_KEY],
+        "raydex.outcome": outcome,
+        **({"raydex.key": key.key_id} if key else {}),
+        **({"error.type": outcome} if status >= HTTPStatus.INTERNAL_SERVER_ERROR else {}),
+    }
 
 
 async def _malformed(request: Request, error: Exception) -> JSONResponse:

@@ -10,6 +10,7 @@ load the model reads several queries at once. One hop to a thread and back for e
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ Embed = Callable[[Sequence[EmbedItem]], Sequence[Vectors]]
 class _Job:
     item: EmbedItem | None
     work: Callable[[Vectors | None], Any]
+    context: Context
     future: "asyncio.Future[Any]"
 
 
@@ -51,14 +53,14 @@ class Lane:
         """Return what work makes of the item's vector (None without an item), done in a thread of this lane.
 
         Raises Overloaded when too many wait, and whatever the model or the work raises. Work that has not begun when
-        its caller is cancelled is left out.
+        its caller is cancelled is left out. The work sees the caller's context variables.
         """
         if self._admitted >= self._most:
             raise Overloaded(self._most)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._admitted += 1
         try:
-            self._jobs.put(_Job(item, work, future))
+            self._jobs.put(_Job(item, work, copy_context(), future))
             return await future
         finally:
             self._admitted -= 1
@@ -91,7 +93,7 @@ class Lane:
 
 def _do(job: _Job, vector: Vectors | None) -> None:
     try:
-        result = job.work(vector)
+        result = job.context.run(job.work, vector)
     except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
         _hand_over(job.future, error=error)
     else:

@@ -6,7 +6,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -18,6 +18,8 @@ from raydex.serve.deadlines import Deadline
 from raydex.serve.engine import PROBE, Engine, OpenIndex
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import Council, SwapCouncil
+from raydex.tracing import request_trace, stage_times
+from utils.logs import add_log_fields
 
 Result = TypeVar("Result")
 
@@ -135,8 +137,9 @@ async def find(
 
     Raises DeadlineExceeded when not all are answered in time, and what select_allowed raises.
     """
-    engine, times, started = backend.engine, StageTimes(), time.perf_counter()
+    engine, times, started = backend.engine, stage_times(), time.perf_counter()
     indexes = select_allowed(engine, names, allowed)
+    describe(engine.config, queries, snapshot_ids(indexes))
     model_id = indexes[0].model_id
     texts = [query.text for query in queries]
     vectors = None
@@ -190,6 +193,24 @@ async def probe(backend: Backend, allowed: frozenset[str] | None = None) -> dict
 
 def snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
     return {index.name: index.manifest.snapshot_id for index in indexes}
+
+
+def describe(config: ServeConfig, queries: Sequence[Query], snapshots: Mapping[str, str]) -> None:
+    """Tell the log lines and the trace of the request, if there is one, what is searched.
+
+    The texts go into the trace alone, and only where the settings say so.
+    """
+    served = ",".join(f"{name}:{snapshot_id}" for name, snapshot_id in snapshots.items())
+    add_log_fields(snapshots=served)
+    if trace := request_trace():
+        trace.facts |= {
+            "raydex.mode": queries[0].mode,
+            "raydex.k": queries[0].k,
+            "raydex.queries": len(queries),
+            "raydex.snapshots": served,
+        }
+        if config.telemetry.trace_queries:
+            trace.facts["raydex.query"] = "\n".join(query.text for query in queries)
 
 
 def record(recorder: Recorder, hits: Sequence[int], times: StageTimes) -> None:

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
 from raydex.config import ServeConfig
-from raydex.records import Filters, Query, StageTimes, Vectors
+from raydex.records import Filters, Query, Vectors
 from raydex.serve.access import allowed_indexes
 from raydex.serve.answers import Answer, Answers, encode
 from raydex.serve.deadlines import Deadline
@@ -28,6 +28,7 @@ from raydex.serve.queries import (
     check_range,
     check_text,
     check_values,
+    describe,
     record,
     select_allowed,
     skipped_names,
@@ -35,6 +36,7 @@ from raydex.serve.queries import (
     warning,
 )
 from raydex.serve.schemas import SearchOptions, SearchParameters
+from raydex.tracing import stage_times
 
 
 def struct_of(model: type[BaseModel]) -> type[msgspec.Struct]:
@@ -91,7 +93,7 @@ class Searching:
         deadline = check_options(parameters, config)
         indexes = select_allowed(engine, parameters.index, allowed)
         skipped = () if parameters.index else skipped_names(engine, allowed)
-        query, ids, times = query_of(parameters.query, parameters), snapshot_ids(indexes), StageTimes()
+        query, ids, times = query_of(parameters.query, parameters), snapshot_ids(indexes), stage_times()
 
         def work(vector: Vectors | None) -> Answer:
             if vector is not None:
@@ -102,10 +104,14 @@ class Searching:
             if found.fell_through:
                 self._backend.recorder.count("raydex_rerank_fall_through", reason=found.fell_through)
             told = (found.message, warning(engine, indexes, query), skipped_text(skipped))
-            return encode(found, message=join(*told), snapshot=ids)
+            encoding = time.perf_counter()
+            answer = encode(found, message=join(*told), snapshot=ids)
+            times.add("serialise", time.perf_counter() - encoding)
+            return answer
 
         item = None if query.mode == "lexical" else (indexes[0].model_id, query.text)
         key = (tuple(ids.items()), skipped, query)
+        describe(config, [query], ids)
         async with deadline.kept():
             answer, origin = await self._answers.get(key, lambda: self._backend.run(item, work))
         times.add("total", time.perf_counter() - started)

@@ -28,7 +28,7 @@ class Parent:
         try:
             return read_manifest(self._index_dir, self._child.parent) if self._child.parent else None
         except SnapshotError as error:
-            logger.warning("parent cannot be compared with parent=%s %s", self._child.parent, error)
+            logger.warning("parent cannot be compared with parent=%s reason=%s", self._child.parent, error)
             return None
 
     @functools.cached_property
@@ -42,7 +42,7 @@ class Parent:
                 if checked.get(name) != file:
                     check_object(self._index_dir / "objects" / name, file)
         except SnapshotCorrupt as error:
-            logger.warning("parent is damaged, only its figures count parent=%s %s", self._child.parent, error)
+            logger.warning("parent is damaged, only its figures count parent=%s reason=%s", self._child.parent, error)
             return None
         return self.manifest
 

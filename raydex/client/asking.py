@@ -1,17 +1,10 @@
-"""Talk to a running service: typed answers, typed errors, in blocking and in async code.
+"""The two clients: one call described once, asked by blocking and by async code.
 
-    with RaydexClient("http://127.0.0.1:8000", api_key="…") as client:
-        for result in client.search("how do I open a file", k=3).results:
-            print(result.score, result.source)
-
-    async with AsyncRaydexClient("http://127.0.0.1:8000") as client:
-        answer = await client.search("how do I open a file", k=3)
-
-Every failure is a ServiceError. 429, 502, 503 and lost connections are asked again, no sooner than Retry-After says:
-what is asked here reads, so it may be asked twice; of a verdict that may then count twice, little is lost.
+arguments → _Call → httpx, again where that may help → answers.py, or ServiceError
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,10 +13,22 @@ from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from raydex.client.answers import (
+    BatchAnswer,
+    Indexes,
+    IndexInfo,
+    Kept,
+    ReportAnswer,
+    SearchAnswer,
+    SectionAnswer,
+    SuggestAnswer,
+)
 from raydex.errors import ConfigError, ServiceError
 from utils.retry import backoff_s, retry_after_s
+
+logger = logging.getLogger(__name__)
 
 BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 8.0
 POLL_S = 0.5
@@ -35,156 +40,6 @@ UNSENT = (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError)
 """What httpx raises when there is no response: also of a URL too long, and of text that is not Unicode."""
 
 T = TypeVar("T")
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may say more
-
-
-class Result(_Record):
-    """One passage. score: higher is better; source: page URL#anchor; content: plain text of foreign pages.
-
-    scores: `dense`, the cosine, `lexical`, BM25, and `rerank`, by which it is ranked if it is there. highlights,
-    excerpt: characters start:end of content. more: next best sections of the page, with group_by="page". copies: URLs
-    of passages that say the same.
-    """
-
-    rank: int
-    score: float
-    scores: dict[str, float] = {}
-    content: str
-    highlights: tuple[tuple[int, int], ...] = ()
-    excerpt: tuple[int, int] = (0, 0)
-    source: str
-    title: str
-    headings: tuple[str, ...]
-    index: str
-    section_id: str
-    chunk_id: str
-    kind: str = ""
-    version: str = ""
-    more: tuple["Result", ...] = ()
-    copies: tuple[str, ...] = ()
-    explanation: dict[str, float] = {}
-
-
-class SearchAnswer(_Record):
-    """message: empty, or what to know about this answer; snapshot: index → snapshot_id; timings_s: stage → seconds.
-
-    confidence: from 0 to 1, that the answer is there. facets: name → value → results found, where asked for.
-    """
-
-    message: str
-    snapshot: dict[str, str]
-    confidence: float | None = None
-    results: tuple[Result, ...]
-    facets: dict[str, dict[str, int]] = {}
-    timings_s: dict[str, float]
-
-
-class QueryAnswer(_Record):
-    query: str
-    message: str
-    confidence: float | None = None
-    results: tuple[Result, ...]
-    facets: dict[str, dict[str, int]] = {}
-
-
-class Suggestion(_Record):
-    """kind: symbol, title or heading; url: where it leads. is_corrected: spelled otherwise than what was typed."""
-
-    text: str
-    kind: str = ""
-    url: str = ""
-    index: str
-    is_corrected: bool
-
-
-class QueryCount(_Record):
-    query: str
-    searches: int
-    sessions: int
-    results: int
-
-
-class Reformulation(_Record):
-    query: str
-    then: str
-    sessions: int
-
-
-class PageCount(_Record):
-    page: str
-    best: int
-    asked_again: int
-    clicks: int
-    up: int
-    down: int
-
-
-class ReportAnswer(_Record):
-    query_log: str
-    days: int
-    least_sessions: int
-    searches: int
-    sessions: int
-    queries: int
-    without_results: int
-    kept_back: int
-    top: tuple[QueryCount, ...]
-    nothing_found: tuple[QueryCount, ...]
-    reformulations: tuple[Reformulation, ...]
-    pages: tuple[PageCount, ...]
-
-
-class _Kept(_Record):
-    kept: bool
-
-
-class SuggestAnswer(_Record):
-    snapshot: dict[str, str] = {}
-    suggestions: tuple[Suggestion, ...]
-
-
-class BatchAnswer(_Record):
-    message: str
-    snapshot: dict[str, str]
-    answers: tuple[QueryAnswer, ...]
-    timings_s: dict[str, float]
-
-
-class SectionAnswer(_Record):
-    section_id: str
-    source: str
-    title: str
-    headings: tuple[str, ...]
-    content: str
-    index: str
-    snapshot: dict[str, str] = {}
-
-
-class IndexInfo(_Record):
-    """One served index; see GET /indexes in the service's OpenAPI page."""
-
-    name: str
-    ready: bool
-    reason: str
-    snapshot_id: str
-    created_at: str
-    age_s: float
-    pages: int
-    sections: int
-    chunks: int
-    shards: int
-    bytes: int
-    model: str
-    current_snapshot_id: str
-    refused_snapshot_id: str = ""
-    stale: bool
-
-
-class _Indexes(_Record):
-    indexes: tuple[IndexInfo, ...]
 
 
 class SearchOptions(TypedDict, total=False):
@@ -227,7 +82,7 @@ class _Call(Generic[T]):
     content: Mapping[str, Any] = field(default_factory=dict)
 
 
-_INDEXES = _Call("GET", "/indexes", lambda body: _Indexes.model_validate_json(body).indexes)
+_INDEXES = _Call("GET", "/indexes", lambda body: Indexes.model_validate_json(body).indexes)
 _READY = _Call("GET", "/readyz", lambda _: None)
 
 
@@ -257,7 +112,7 @@ Verdict = Literal["click", "up", "down"]
 
 def _feedback(query: str, url: str, kind: Verdict, index: str) -> _Call[bool]:
     content = {"json": {"query": query, "url": url, "kind": kind, "index": index}}
-    return _Call("POST", "/feedback", lambda body: _Kept.model_validate_json(body).kept, content)
+    return _Call("POST", "/feedback", lambda body: Kept.model_validate_json(body).kept, content)
 
 
 def _report(days: int, lines: int) -> _Call[ReportAnswer]:
@@ -298,6 +153,14 @@ class _Service:
             may_pass = error.status in TRY_AGAIN or isinstance(outcome, LOST)
             if not may_pass or attempt + 1 == self._attempts or time.monotonic() + pause > ends:
                 raise error
+            logger.info(
+                "asked again attempt=%d status=%d error=%s request_id=%s pause_s=%.2f",
+                attempt + 2,
+                error.status,
+                error.type,
+                error.request_id,
+                pause,
+            )
             yield pause
         raise ValueError("attempts must be at least 1")
 
