@@ -242,9 +242,9 @@ class JoinedBytes:
         steps, step = _steps(vector)
         return self._slack + LONGEST * float(np.linalg.norm(steps * step - vector))
 
-    def scores(self, vector: Vectors, rows: Rows) -> Vectors:
-        """Return the scores of these rows, ascending, to the last bit those of an exact search."""
-        return scores_of(self._indexes, self._starts, vector, rows)
+    def scores(self, vector: Vectors, rows: Rows | None = None) -> Vectors:
+        """Return the scores of these rows, ascending (None: of all), to the last bit those of an exact search."""
+        return scores_of(self._indexes, self._starts, vector, np.arange(self.rows) if rows is None else rows)
 
     def near(self, vector: Vectors, count: int) -> tuple[Vectors, Rows]:
         steps, step = _steps(vector)
@@ -258,7 +258,7 @@ def _steps(vector: Vectors) -> tuple[Vectors, np.float32]:
     return np.rint(vector / step), step
 
 
-def joined(indexes: Sequence[SearchIndex]) -> "Sequence[SearchIndex] | Sequence[JoinedBytes]":
+def joined(indexes: Sequence[SearchIndex]) -> Sequence[SearchIndex | JoinedBytes]:
     """Return these indexes, or one that stands for all of them where all are bytes, and not too many."""
     filled = [index for index in indexes if index.rows]
     if filled and all(index.has_bytes for index in filled) and sum(index.rows for index in filled) <= MOST_JOINED_ROWS:

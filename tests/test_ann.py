@@ -116,7 +116,7 @@ def test_a_coarse_score_is_not_off_by_more_than_the_index_says(tmp_path, kind):
 @pytest.mark.parametrize("dim", [4, 10, 64, 384])
 def test_joined_bytes_are_not_off_by_more_than_they_say_and_their_scores_are_exact(tmp_path, dim):
     rng, indexes, parts = np.random.default_rng(dim), [], []
-    for number, count in enumerate((700, 0, 300)):
+    for count in (700, 0, 300):
         vectors = normalised(rng.normal(size=(count, dim))) if count else np.empty((0, dim), np.float32)
         with write_by_checksum(tmp_path) as whole:
             write_flat(whole, dim, count, [vectors])

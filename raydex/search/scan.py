@@ -55,7 +55,7 @@ class _Part:
 
 
 def best_rows(
-    indexes: Sequence[SearchIndex] | Sequence[JoinedBytes],
+    indexes: Sequence[SearchIndex | JoinedBytes],
     starts: Sequence[int],
     vector: Vectors,
     wanted: int,
