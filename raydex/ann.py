@@ -5,10 +5,12 @@
 `flat` looks at every whole vector. The others look at a small form of every vector (coarse) and score the best
 candidates anew with the whole vectors, which lie beside it on disk: no row has another score. How far `fp16` and `int8`
 can be off is known (slack), so that a search over shards can tell when it has missed nothing; `rabitq` may miss a row.
+Bytes of several shards are joined in memory (JoinedBytes): one long block is read faster than many short ones.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,10 @@ HALF_STEP = 2.0**-11
 
 LONGEST = 1.001
 """Lengths of vectors are 1 but for rounding."""
+
+MOST_JOINED_ROWS = 400_000
+"""Joined bytes are memory of each process (154 MB at 384 numbers), where the files of shards are shared. `int8` is the
+kind up to 200,000 rows, and stays it while they double."""
 
 _ROUNDING = 2.0**-23
 """A sum of products in single precision is off by at most this for each of them, when the lengths are 1."""
@@ -120,9 +126,16 @@ def _slack(coarse: Any, vectors: Vectors) -> float:
         error = 0.0
         for first in range(0, len(vectors), BLOCK_ROWS):
             block = vectors[first : first + BLOCK_ROWS]
-            difference = coarse.reconstruct_n(first, len(block)) - block
-            error = max(error, float(np.sqrt(np.einsum("ij,ij->i", difference, difference).max())))
-    return float(LONGEST * error + 2 * _ROUNDING * coarse.d)
+            error = max(error, _greatest_length(coarse.reconstruct_n(first, len(block)) - block))
+    return _slack_of(error, coarse.d)
+
+
+def _greatest_length(differences: Vectors) -> float:
+    return float(np.sqrt(np.einsum("ij,ij->i", differences, differences).max()))
+
+
+def _slack_of(error: float, dim: int) -> float:
+    return float(LONGEST * error + 2 * _ROUNDING * dim)
 
 
 def _write_streamed(out: HashedFile, empty: Any, rows: int, length: int, codes: Iterable[bytes]) -> None:
@@ -143,16 +156,24 @@ class SearchIndex:
 
     def __init__(self, exact: Any, coarse: Any, refine: int, vectors: Vectors) -> None:
         """vectors: the whole ones, mapped, (rows, dim)."""
-        self._exact, self._coarse, self.refine, self.vectors = exact, coarse, refine, vectors
+        self.exact, self._coarse, self.refine, self.vectors = exact, coarse, refine, vectors
         self.rows, self.dim, self.is_exact = exact.ntotal, exact.d, coarse is None
-        self.slack = 0.0 if coarse is None else _slack(coarse, vectors)
+        self._slack = 0.0 if coarse is None else _slack(coarse, vectors)
+
+    def slack(self, vector: Vectors) -> float:
+        """Return by how much a score of near() can differ from the exact one; inf: nobody knows."""
+        return self._slack
+
+    @property
+    def has_bytes(self) -> bool:
+        return isinstance(self._coarse, faiss.IndexScalarQuantizer) and self._coarse.code_size == self.dim
 
     def search(self, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
         """Return scores and rows of the k best rows found, (q, k) each, best first; k is at most the rows there are."""
         faiss.omp_set_num_threads(1)  # per calling thread, 0.1 µs; more threads do not help one query
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if self._coarse is None or k * self.refine >= self.rows:
-            scores, rows = self._exact.search(vectors, k)
+            scores, rows = self.exact.search(vectors, k)
             return scores, rows
         scores, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
         for number, candidates in enumerate(self.candidates(vectors, k * self.refine)):
@@ -171,26 +192,104 @@ class SearchIndex:
         vector = np.ascontiguousarray(vector, np.float32)
         query, out = library.swig_ptr(vector), library.swig_ptr(scores)
         if rows is None and self.dim not in _OTHER_KERNEL:
-            library.fvec_inner_products_ny(out, query, self._exact.get_xb(), self.dim, self.rows)
+            library.fvec_inner_products_ny(out, query, self.exact.get_xb(), self.dim, self.rows)
             return scores
         rows = np.arange(self.rows) if rows is None else np.ascontiguousarray(rows, np.int64)
-        self._exact.compute_distance_subset(1, query, len(rows), out, library.swig_ptr(rows))
+        self.exact.compute_distance_subset(1, query, len(rows), out, library.swig_ptr(rows))
         return scores
 
     def near(self, vector: Vectors, count: int) -> tuple[Vectors, Rows]:
         """Return what the coarse form holds for the best rows: its own scores, best first, and the rows."""
-        faiss.omp_set_num_threads(1)
-        library: Any = faiss  # search() of FAISS's Python checks and copies for 10 µs, a sixth of what 4,000 rows take
-        vector = np.ascontiguousarray(vector, np.float32)
-        scores, rows = np.empty(count, np.float32), np.empty(count, np.int64)
-        out = library.swig_ptr(scores), library.swig_ptr(rows)
-        self._coarse.search_c(1, library.swig_ptr(vector), count, *out)
-        return scores, rows
+        return _near(self._coarse, vector, count)
 
     def candidates(self, vectors: Vectors, count: int) -> Rows:
         """Return the rows that the coarse form holds for the best, (q, count), best first."""
         rows: Rows = self._coarse.search(np.ascontiguousarray(vectors), count)[1]
         return rows
+
+
+class JoinedBytes:
+    """Several indexes, searched as one: one block of bytes, made of their whole vectors when they are opened.
+
+    All numbers are multiples of one step, and those of a query of another, so that FAISS multiplies integers. rows,
+    slack(), scores() and near() are those of a SearchIndex that holds the rows of all, one index after the other.
+    """
+
+    is_exact, refine = False, 1
+
+    def __init__(self, indexes: Sequence[SearchIndex]) -> None:
+        """indexes: of one dim, with at least one row that is not all zeros."""
+        self._indexes, self.dim = indexes, indexes[0].dim
+        self._starts = [*accumulate((index.rows for index in indexes), initial=0)]
+        self.rows = self._starts[-1]
+        whole = [index.vectors for index in indexes if index.rows]
+        self._step = np.float32(max(max(of.max(), -of.min()) for of in whole) / 127)
+        self._block: Any = faiss.IndexScalarQuantizer(
+            self.dim, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT
+        )
+        self._block.codes.resize(self.rows * self.dim)  # once: add() would grow it, with the old block beside the new
+        self._block.ntotal = self.rows
+        codes = faiss.rev_swig_ptr(self._block.codes.data(), self.rows * self.dim).reshape(self.rows, self.dim)
+        first, error = 0, 0.0
+        for block in (of[start : start + BLOCK_ROWS] for of in whole for start in range(0, len(of), BLOCK_ROWS)):
+            steps = np.rint(block / self._step)
+            codes[first : first + len(block)] = steps + 128
+            first += len(block)
+            error = max(error, _greatest_length(steps * self._step - block))
+        self._slack = _slack_of(error, self.dim)
+
+    def slack(self, vector: Vectors) -> float:
+        steps, step = _steps(vector)
+        return self._slack + LONGEST * float(np.linalg.norm(steps * step - vector))
+
+    def scores(self, vector: Vectors, rows: Rows | None = None) -> Vectors:
+        """Return the scores of these rows, ascending (None: of all), to the last bit those of an exact search."""
+        return scores_of(self._indexes, self._starts, vector, np.arange(self.rows) if rows is None else rows)
+
+    def near(self, vector: Vectors, count: int) -> tuple[Vectors, Rows]:
+        steps, step = _steps(vector)
+        scores, rows = _near(self._block, steps, count)
+        return scores * (self._step * step), rows
+
+
+def _steps(vector: Vectors) -> tuple[Vectors, np.float32]:
+    """Return a vector in whole steps, at most 127 either way, and the length of a step."""
+    step = np.float32(max(np.abs(vector).max() / 127, np.finfo(np.float32).tiny))
+    return np.rint(vector / step), step
+
+
+def joined(indexes: Sequence[SearchIndex]) -> Sequence[SearchIndex | JoinedBytes]:
+    """Return these indexes, or one that stands for all of them where all are bytes, and not too many."""
+    filled = [index for index in indexes if index.rows]
+    if filled and all(index.has_bytes for index in filled) and sum(index.rows for index in filled) <= MOST_JOINED_ROWS:
+        return [JoinedBytes(indexes)]
+    return indexes
+
+
+def scores_of(indexes: Sequence[SearchIndex], starts: Sequence[int], vector: Vectors, rows: Rows) -> Vectors:
+    """Return the scores of these rows of several indexes, to the last bit those of an exact search.
+
+    starts: the first row of each index in the whole, and their end. rows: ascending.
+    """
+    faiss.omp_set_num_threads(1)
+    library: Any = faiss
+    scores, vector = np.empty(len(rows), np.float32), np.ascontiguousarray(vector, np.float32)
+    query, ends = library.swig_ptr(vector), np.searchsorted(rows, starts).tolist()
+    for index, start, first, end in zip(indexes, starts, ends, ends[1:], strict=False):
+        if first < end:
+            local = np.ascontiguousarray(rows[first:end] - start, np.int64)
+            out = library.swig_ptr(scores[first:end])
+            index.exact.compute_distance_subset(1, query, end - first, out, library.swig_ptr(local))
+    return scores
+
+
+def _near(coarse: Any, vector: Vectors, count: int) -> tuple[Vectors, Rows]:
+    faiss.omp_set_num_threads(1)
+    library: Any = faiss  # search() of FAISS's Python checks and copies for 10 µs, a sixth of what 4,000 rows take
+    vector = np.ascontiguousarray(vector, np.float32)
+    scores, rows = np.empty(count, np.float32), np.empty(count, np.int64)
+    coarse.search_c(1, library.swig_ptr(vector), count, library.swig_ptr(scores), library.swig_ptr(rows))
+    return scores, rows
 
 
 def open_index(exact: Path, coarse: Path | None = None, refine: int = 1) -> SearchIndex:

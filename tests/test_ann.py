@@ -7,7 +7,16 @@ import faiss
 import numpy as np
 import pytest
 
-from raydex.ann import REFINE, as_queries, best_rows, open_index, recall_by_refine, write_coarse, write_flat
+from raydex.ann import (
+    REFINE,
+    as_queries,
+    best_rows,
+    joined,
+    open_index,
+    recall_by_refine,
+    write_coarse,
+    write_flat,
+)
 from raydex.errors import SnapshotCorrupt
 from raydex.search import DenseSearcher
 from raydex.shard import open_shard, read_rows, write_shard
@@ -101,7 +110,37 @@ def test_a_coarse_score_is_not_off_by_more_than_the_index_says(tmp_path, kind):
     for query in as_queries(clustered(20, seed=4)):
         coarse, rows = shard.index.near(query, 3000)
         error = np.abs(coarse - shard.index.scores(query, rows)).max()
-        assert 0 < error <= shard.index.slack
+        assert 0 < error <= shard.index.slack(query)
+
+
+@pytest.mark.parametrize("dim", [4, 10, 64, 384])
+def test_joined_bytes_are_not_off_by_more_than_they_say_and_their_scores_are_exact(tmp_path, dim):
+    rng, indexes, parts = np.random.default_rng(dim), [], []
+    for count in (700, 0, 300):
+        vectors = normalised(rng.normal(size=(count, dim))) if count else np.empty((0, dim), np.float32)
+        with write_by_checksum(tmp_path) as whole:
+            write_flat(whole, dim, count, [vectors])
+        with write_by_checksum(tmp_path) as coarse:
+            write_coarse(coarse, "int8", vectors)
+        indexes.append(open_index(tmp_path / whole.sha256, tmp_path / coarse.sha256))
+        parts.append(vectors)
+    [whole] = joined(indexes)
+    for query in as_queries(np.concatenate(parts)[::50]):
+        coarse, rows = whole.near(query, 1000)
+        order = np.argsort(rows)
+        exact = whole.scores(query, rows[order])
+        alone = [index.scores(query) for index in indexes]
+        assert (rows[order] == np.arange(1000)).all()
+        assert exact.tobytes() == np.concatenate(alone).tobytes()
+        assert 0 < np.abs(coarse[order] - exact).max() <= whole.slack(query)
+
+
+def test_bytes_of_too_many_rows_or_beside_another_kind_are_not_joined(tmp_path, monkeypatch):
+    bytes_, halves = (open_shard(make(tmp_path, clustered(500), kind), tmp_path).index for kind in ("int8", "fp16"))
+    assert len(joined([bytes_, bytes_])) == 1
+    assert joined([bytes_, halves]) == [bytes_, halves]
+    monkeypatch.setattr("raydex.ann.MOST_JOINED_ROWS", 999)
+    assert joined([bytes_, bytes_]) == [bytes_, bytes_]
 
 
 @pytest.mark.parametrize("kind", COARSE)

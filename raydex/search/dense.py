@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydex.ann import Mask, Rows
+from raydex.ann import Mask, Rows, joined, scores_of
 from raydex.errors import SnapshotIncompatible
 from raydex.records import Chunk, Hit, Section, StageTimes, Vectors
 from raydex.search.scan import best_rows, clamped
@@ -32,6 +32,7 @@ class DenseSearcher:
         self.snapshot = snapshot
         self._starts = list(accumulate(map(len, snapshot.shards), initial=0))
         self._indexes = [shard.index for shard in snapshot.shards]
+        self._scanned = joined(self._indexes)
 
     def search(self, vectors: Vectors, *, k: int, offset: int = 0, times: StageTimes | None = None) -> list[list[Hit]]:
         """Return, for each row of vectors, the hits of ranks offset + 1 to offset + k, best first.
@@ -58,7 +59,7 @@ class DenseSearcher:
         vector: float32 (dim,), of a batch that check() let pass. allowed: choose from these rows of the snapshot.
         """
         started = time.perf_counter()
-        scores, rows = best_rows(self._indexes, self._starts, vector, wanted, allowed)
+        scores, rows = best_rows(self._scanned, self._starts, vector, wanted, allowed)
         scanned = time.perf_counter()
         order = self.order(scores, rows)[:wanted]
         if times is not None:
@@ -68,13 +69,7 @@ class DenseSearcher:
 
     def cosines(self, vector: Vectors, rows: Rows) -> Vectors:
         """Return the scores of these rows, to the last bit those of rank(). rows: ascending."""
-        ends = np.searchsorted(rows, self._starts).tolist()
-        scores = [
-            index.scores(vector, rows[first:last] - start)
-            for index, start, first, last in zip(self._indexes, self._starts, ends, ends[1:], strict=False)
-            if first < last
-        ]
-        return clamped(np.concatenate([np.empty(0, np.float32), *scores]))
+        return clamped(scores_of(self._indexes, self._starts, vector, rows))
 
     def chunk(self, row: int) -> Chunk:
         shard, local = self.place(row)

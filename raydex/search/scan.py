@@ -12,7 +12,7 @@ from math import inf, isinf
 
 import numpy as np
 
-from raydex.ann import Mask, Rows, SearchIndex
+from raydex.ann import JoinedBytes, Mask, Rows, SearchIndex
 from raydex.records import Vectors
 
 WITH_THOSE_WITHIN_SLACK, MORE_THAN_ITS_SHARE, AT_LEAST = 1.5, 2, 32
@@ -24,13 +24,18 @@ GROWTH = 4
 
 
 class _Part:
-    """What is known of one shard. unseen: what no row that was not given exceeds by its coarse score."""
+    """What is known of one shard. rows, scores: of those that were scored; rows None: all.
 
-    def __init__(self, index: SearchIndex, vector: Vectors, allowed: Mask | None) -> None:
+    coarse: of the rows that it gave, best first. unseen: what no other row exceeds by its coarse score.
+    """
+
+    def __init__(self, index: SearchIndex | JoinedBytes, vector: Vectors, allowed: Mask | None) -> None:
         self.index, self._vector = index, vector
-        self.rows: Rows | None = None
-        self.coarse, self.unseen, self._asked = np.empty(0, np.float32), -inf, 0
         self.is_coarse = allowed is None and not index.is_exact
+        self.slack = index.slack(vector) if self.is_coarse else 0.0
+        self.coarse, self.unseen, self._asked = np.empty(0, np.float32), -inf, 0
+        self.rows: Rows | None = np.empty(0, np.int64)
+        self.scores = np.empty(0, np.float32)
         if not self.is_coarse:
             self.rows = None if allowed is None else np.flatnonzero(allowed)
             self.scores = index.scores(vector, self.rows)
@@ -38,18 +43,23 @@ class _Part:
     def ask(self, count: int = 0) -> None:
         """count: 0 for more than before."""
         self._asked = min(self.index.rows, count or GROWTH * self._asked)
-        self.coarse, self.rows = self.index.near(self._vector, self._asked)
+        self.coarse, self._given = self.index.near(self._vector, self._asked)
         self.unseen = -inf if self._asked == self.index.rows else float(self.coarse[-1])
 
     def score(self, least: float) -> None:
-        """Keep and score the rows whose coarse score is at least so high."""
-        kept = self.coarse >= least
-        self.rows = self.rows[kept] if self.rows is not None else None
-        self.scores = self.index.scores(self._vector, self.rows)
+        """Score the rows whose coarse score is at least so high; those that are scored are the first of them."""
+        known = len(self.scores)
+        added = np.sort(self._given[known : max(known, np.count_nonzero(self.coarse >= least))])
+        self.rows = np.concatenate([_rows(self), added])
+        self.scores = np.concatenate([self.scores, self.index.scores(self._vector, added)])
 
 
 def best_rows(
-    indexes: Sequence[SearchIndex], starts: Sequence[int], vector: Vectors, wanted: int, allowed: Mask | None
+    indexes: Sequence[SearchIndex | JoinedBytes],
+    starts: Sequence[int],
+    vector: Vectors,
+    wanted: int,
+    allowed: Mask | None,
 ) -> tuple[Vectors, Rows]:
     """Return scores, clamped to [−1, 1], and rows of the wanted best and all that tie with the last, in no order.
 
@@ -78,17 +88,18 @@ def best_rows(
 def _ask_enough(parts: Sequence[_Part], coarse: Sequence[_Part], wanted: int) -> None:
     """Ask the coarse parts until none of them can hold anything else that is wanted, and score what is among it.
 
-    The coarse score of a wanted row is below the last of the wanted best coarse ones by twice the slack at most: its
-    own, and that of the row which stands there.
+    Where the error is bounded, the wanted best by the coarse score are scored first: no wanted row is below the last of
+    their scores, and so its coarse score is below it by the slack at most.
     """
     total = sum(part.index.rows for part in parts)
     for part in coarse:
-        part.ask(_first_count(part.index, wanted, total))
-    bounded = [part for part in coarse if not isinf(part.index.slack)]
-    others = [part for part in coarse if isinf(part.index.slack)]
+        part.ask(_first_count(part, wanted, total))
+    bounded = [part for part in coarse if not isinf(part.slack)]
+    others = [part for part in coarse if isinf(part.slack)]
     exact = [part.scores for part in parts if not part.is_coarse]
-    slack = max((part.index.slack for part in bounded), default=0.0)
-    _settle(bounded, lambda: _least(np.concatenate([*exact, *(part.coarse for part in bounded)]), wanted) - 2 * slack)
+    slack = max((part.slack for part in bounded), default=0.0)
+    _settle(bounded, lambda: _least(np.concatenate([*exact, *(part.coarse for part in bounded)]), wanted))
+    _settle(bounded, lambda: _least(np.concatenate([*exact, *(part.scores for part in bounded)]), wanted) - slack)
     candidates = wanted * max((part.index.refine for part in others), default=1)
     _settle(others, lambda: _least(np.concatenate([part.coarse for part in others]), candidates))
 
@@ -106,9 +117,9 @@ def _settle(parts: Sequence[_Part], least: Callable[[], float]) -> None:
             return
 
 
-def _first_count(index: SearchIndex, wanted: int, total: int) -> int:
-    candidates = wanted * (index.refine if isinf(index.slack) else WITH_THOSE_WITHIN_SLACK)
-    return int(min(1, MORE_THAN_ITS_SHARE * index.rows / total) * candidates) + AT_LEAST
+def _first_count(part: _Part, wanted: int, total: int) -> int:
+    candidates = wanted * (part.index.refine if isinf(part.slack) else WITH_THOSE_WITHIN_SLACK)
+    return int(min(1, MORE_THAN_ITS_SHARE * part.index.rows / total) * candidates) + AT_LEAST
 
 
 def _rows(part: _Part) -> Rows:
@@ -116,8 +127,8 @@ def _rows(part: _Part) -> Rows:
 
 
 def _least(scores: Vectors, wanted: int) -> float:
-    """Return the score of the last wanted row, as it is once all are clamped; −inf when all rows are wanted."""
-    if len(scores) <= wanted:
+    """Return the score of the last wanted row, as it is once all are clamped; −inf when there are fewer."""
+    if len(scores) < wanted:
         return -inf
     least = float(np.partition(scores, -wanted)[-wanted])
     return -inf if least <= -1 else min(least, 1.0)
