@@ -166,6 +166,47 @@ METRICS: dict[str, Metric] = {
             buckets=(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0),
         ),
         _serve(
+            "raydex_canary_recall",
+            "gauge",
+            "Recall@10 of the canary's last round over all its queries; one without an answer scores 0. A fall: the "
+            "index, the model or the service got worse; raydex_canary_queries tells which.",
+        ),
+        _serve(
+            "raydex_canary_mrr",
+            "gauge",
+            "Mean of 1 / rank of the first right result in the canary's last round (MRR@10). A fall: right results "
+            "stand lower.",
+        ),
+        _serve(
+            "raydex_canary_seconds",
+            "histogram",
+            "Seconds from the canary's question to its answer, over HTTP, answers out of the cache among them. A rise: "
+            "users wait as well.",
+            buckets=SECONDS,
+        ),
+        _serve(
+            "raydex_canary_queries",
+            "counter",
+            "Queries of the canary by outcome (answered, unreachable, not_allowed, rate_limited, refused, failed, "
+            "unasked). Rising not_allowed: its key ended; unreachable, failed: users fare alike.",
+            "outcome",
+        ),
+        _serve(
+            "raydex_canary_last_round_timestamp_seconds",
+            "gauge",
+            "When the canary's last round ended, in seconds since 1970. Older than a few intervals: nobody looks.",
+        ),
+        _serve(
+            "raydex_canary_interval_seconds",
+            "gauge",
+            "Seconds from one round of the canary to the next, as set.",
+        ),
+        _serve(
+            "raydex_canary_least_recall",
+            "gauge",
+            "Recall@10 below which the canary raises an alert, as set; 0: none.",
+        ),
+        _serve(
             "raydex_last_build_pages",
             "gauge",
             "Pages of the last build by outcome, from its report. Rising failed or missing: the site is ill.",

@@ -69,8 +69,14 @@ def prometheus(session_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempP
 
     token, _ = create_key(data_dir / "keys.json", "test")
     port = free_port()
+    (queries := data_dir / "queries.jsonl").write_text(
+        json.dumps({"id": "q", "query": "open a file", "gold": ["https://docs.example.org/a.html#b"]})
+    )
+    config = ServeConfig(
+        data_dir=data_dir, replicas=1, port=port, canary_queries=str(queries), canary_key=token, canary_interval_s=1
+    )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build_application(ServeConfig(data_dir=data_dir, replicas=1)), name="raydex", route_prefix="/")
+    serve.run(build_application(config), name="raydex", route_prefix="/")
     discovery = session_dir / "prom_metrics_service_discovery.json"
     eventually(discovery.exists, within_s=60)
     with (

@@ -129,7 +129,7 @@ def create_app(backend: Backend, config: ServeConfig, *, adds_request_id: bool =
     app.include_router(_health_routes(backend), tags=["health"])
     app.include_router(admin_routes(backend), tags=["admin"])
     if isinstance(backend.recorder, Recent):
-        app.include_router(ops_routes(backend.recorder), tags=["health"])
+        app.include_router(ops_routes(backend.recorder, backend.canary_window), tags=["health"])
     app.router.routes.insert(0, SearchRoute(searching))
     return app
 

@@ -5,7 +5,7 @@ Recent → lines for each of monitoring's KEY_PANELS that a process knows of →
 A key that may see some indexes only is shown those. Figures are of the one replica that answers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from xml.etree.ElementTree import Element, SubElement
 
 from fastapi import APIRouter, Request
@@ -26,24 +26,27 @@ NOTE = "The last half hour of the replica that answered. For all of them, and lo
 Allowed = frozenset[str] | None
 
 
-def ops_routes(recent: Recent) -> APIRouter:
+def ops_routes(recent: Recent, canary: Callable[[], Awaitable[Window | None]]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/ops", summary="The key series of this replica, as a page", response_class=HTMLResponse)
     async def ops(request: Request) -> HTMLResponse:
-        return render(ops_page(recent.window(), allowed_indexes(request.scope)))
+        return render(ops_page(recent.window(), await canary(), allowed_indexes(request.scope)))
 
     return router
 
 
-def ops_page(window: Window, allowed: Allowed) -> Element:
+def ops_page(window: Window, canary: Window | None, allowed: Allowed) -> Element:
     note = Element("p", {"class": "quiet"})
     note.text = NOTE
     parts = [note]
     for panel in KEY_PANELS:
-        if panel.id not in LINES:
+        if panel.id in LINES:
+            lines = LINES[panel.id](window, allowed)
+        elif canary and panel.id in OF_CANARY:
+            lines = OF_CANARY[panel.id](canary, allowed)
+        else:
             continue
-        lines = LINES[panel.id](window, allowed)
         section = Element("section", {"title": panel.help})
         SubElement(section, "h3").text = panel.title
         if lines:
@@ -93,6 +96,28 @@ def _index_ages(window: Window, allowed: Allowed) -> list[Line]:
     return _of_indexes(ages, allowed)
 
 
+def _canary_figures(window: Window, allowed: Allowed) -> list[Line]:
+    """Of all indexes together: nothing for a key that may see some only."""
+    told = {"recall@10": "raydex_canary_recall", "MRR@10": "raydex_canary_mrr"}
+    if allowed is not None:
+        return []
+    return _lines((word, points) for word, name in told.items() for points in window.latest(name).values())
+
+
+def _canary_seconds(window: Window, allowed: Allowed) -> list[Line]:
+    if allowed is not None:
+        return []
+    return _lines(
+        (f"p{share * 100:.0f}", points)
+        for share in (0.5, 0.95, 0.99)
+        for points in window.quantiles("raydex_canary_seconds", share).values()
+    )
+
+
+def _canary_queries(window: Window, allowed: Allowed) -> list[Line]:
+    return _lines(window.counted("raydex_canary_queries", "outcome").items()) if allowed is None else []
+
+
 def _gauge(name: str) -> Callable[[Window, Allowed], list[Line]]:
     return lambda window, allowed: _of_indexes(window.latest(name), allowed)
 
@@ -129,3 +154,10 @@ LINES: dict[int, Callable[[Window, Allowed], list[Line]]] = {
     10: _gauge("raydex_last_run_failures"),
 }
 """By the id of the panel. Memory is not among them: a process does not know its machine's."""
+
+OF_CANARY: dict[int, Callable[[Window, Allowed], list[Line]]] = {
+    13: _canary_figures,
+    14: _canary_queries,
+    15: _canary_seconds,
+}
+"""The same of what the canary remembers."""

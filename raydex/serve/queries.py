@@ -16,6 +16,7 @@ from raydex.errors import IndexNotFound, QueryError, SnapshotError
 from raydex.records import Found, Query, StageTimes, Vectors
 from raydex.serve.deadlines import Deadline
 from raydex.serve.engine import PROBE, Engine, OpenIndex
+from raydex.serve.recent import Window
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import Council, SwapCouncil
 
@@ -37,6 +38,9 @@ class Backend(Protocol):
     async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
         """Return what work makes of the vector of item, (model_id, text), in a thread; without item, of None."""
 
+    async def canary_window(self) -> Window | None:
+        """Return the canary's last half hour; None without a canary, or while it cannot be reached."""
+
 
 class DirectBackend:
     """Serves from this process alone, for tests and small uses; queries of different requests are not batched."""
@@ -52,6 +56,9 @@ class DirectBackend:
     async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
         vector = (await self.embed(item[0], [item[1]]))[0] if item else None
         return await asyncio.to_thread(work, vector)
+
+    async def canary_window(self) -> Window | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
