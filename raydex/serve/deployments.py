@@ -100,10 +100,11 @@ class SearchService:
         self.engine = Engine(config, threads=threads, agreed=agreed)
         self.recorder: Recorder = Recent(RayRecorder())
         self._lane = Lane(
-            partial(embed_mixed, self.engine),
+            self._embed,
             threads=threads,
             batch=config.embed_batch,
             most_waiting=config.max_waiting,
+            begun=partial(self.recorder.observe, "raydex_queue_seconds"),
         )
         sys.setswitchinterval(SWITCH_INTERVAL_S)
 
@@ -120,6 +121,10 @@ class SearchService:
             return await self._lane.run(item, work)
         finally:
             self.recorder.set("raydex_waiting", self._lane.waiting)
+
+    def _embed(self, items: Sequence[EmbedItem]) -> list[Vectors]:
+        self.recorder.observe("raydex_embed_batch", len(items))
+        return embed_mixed(self.engine, items)
 
     async def canary_window(self) -> Window | None:
         found = self._canary and await _tried("canary", self._canary.window.remote(), CANARY_TIMEOUT_S)

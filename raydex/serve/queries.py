@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from raydex.config import ServeConfig
 from raydex.errors import IndexNotFound, QueryError, SnapshotError
 from raydex.records import Found, Query, StageTimes, Vectors
+from raydex.serve.answers import Outcome
 from raydex.serve.deadlines import Deadline
 from raydex.serve.engine import PROBE, Engine, OpenIndex
 from raydex.serve.recent import Window
@@ -145,14 +146,15 @@ async def find(
     model_id = indexes[0].model_id
     texts = [query.text for query in queries]
     vectors = None
+    times.add("validate", (validated := time.perf_counter()) - started)
     async with deadline.kept():
         if any(query.mode != "lexical" for query in queries):
             vectors = await backend.embed(model_id, texts)
-            times.add("embed", time.perf_counter() - started)
+            times.add("embed", time.perf_counter() - validated)
         search = partial(engine.find, times=times, before_each=deadline.check, seconds_left=deadline.seconds_left)
         found = await asyncio.to_thread(search, indexes, queries, vectors)
     times.add("total", time.perf_counter() - started)
-    record(backend.recorder, [len(answer.hits) for answer in found], times)
+    record(backend.recorder, [Outcome.of(answer) for answer in found], times)
     for reason in filter(None, (answer.fell_through for answer in found)):
         backend.recorder.count("raydex_rerank_fall_through", reason=reason)
     return Findings(
@@ -197,11 +199,15 @@ def snapshot_ids(indexes: Sequence[OpenIndex]) -> dict[str, str]:
     return {index.name: index.manifest.snapshot_id for index in indexes}
 
 
-def record(recorder: Recorder, hits: Sequence[int], times: StageTimes) -> None:
-    """hits: of each query, how many it found."""
+def record(recorder: Recorder, outcomes: Sequence[Outcome], times: StageTimes) -> None:
+    """outcomes: of each query."""
     for stage, seconds in times.seconds.items():
         recorder.observe("raydex_search_stage_seconds", seconds, stage=stage)
-    for count in hits:
-        recorder.observe("raydex_results", count)
-        if not count:
+    for outcome in outcomes:
+        recorder.observe("raydex_results", outcome.hits)
+        if not outcome.hits:
             recorder.count("raydex_zero_result_queries")
+        if outcome.confidence is not None:
+            recorder.observe("raydex_confidence", outcome.confidence)
+        if outcome.top_score is not None:
+            recorder.observe("raydex_top_score", outcome.top_score)
