@@ -80,8 +80,8 @@ METRICS: dict[str, Metric] = {
         _build(
             "raydex_build_stage_seconds",
             "counter",
-            "Seconds all workers of the running build together spent in a stage (fetch, parse, embed, …). The one that "
-            "rises fastest is the bottleneck.",
+            "Seconds all workers of the running build together spent in a stage. The one that rises "
+            "fastest is the bottleneck.",
             "index",
             "stage",
         ),
@@ -123,9 +123,9 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_search_stage_seconds",
             "histogram",
-            "Seconds per search stage: validate, embed (waiting for a thread included), filter, lexical, scan and merge "
-            "(dense), fuse, present, rerank, serialise, total. Rising embed: too few replicas; rising scan: shards too "
-            "large.",
+            "Seconds per search stage: validate, embed (waiting for a thread included), filter, lexical, scan and "
+            "merge (dense), fuse, present, rerank, serialise, total. Rising embed: too few replicas; rising scan: "
+            "shards too large.",
             "stage",
             buckets=SECONDS,
         ),
@@ -156,7 +156,7 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_key_requests",
             "counter",
-            "Requests by the id of the API key, where keys are on; those of keys beyond the first 50 a replica sees are "
+            "Requests by the id of the API key, where keys are on; those beyond the first 50 that a replica sees are "
             "`other`. A rise: that caller asks more.",
             "key",
         ),
