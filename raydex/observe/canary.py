@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from raydex.client import AsyncRaydexClient
@@ -44,9 +45,11 @@ class Round:
 
 
 async def rounds(config: ServeConfig, golden: Golden) -> AsyncIterator[Round]:
-    """Ask a round in each interval, the first at once, without end."""
+    """Ask a round in each interval, without end; the first when the service is ready, or has not become so in one."""
     url, key = config.canary_url or config.url, config.canary_key
     async with AsyncRaydexClient(url, api_key=key, attempts=1, timeout_s=ANSWER_WITHIN_S) as client:
+        with suppress(ServiceError):  # which the round will tell
+            await client.wait_ready(config.canary_interval_s)
         while True:
             ends = time.monotonic() + config.canary_interval_s
             yield await ask_round(client, golden, index=config.canary_index, within_s=config.canary_interval_s)
