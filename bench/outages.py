@@ -5,6 +5,9 @@
     replica   SIGKILL of one of two replicas
     hung      SIGSTOP of one of two replicas for 10 s, then SIGCONT
     proxy     SIGKILL of the process that listens
+    keeper    SIGKILL of the process of Ray that looks after HAProxy
+    plain     SIGKILL of Ray's own proxy, with --ingress proxy
+    gcs       SIGKILL of the GCS of a service on a Ray of its own, which keeps nothing in Redis
     node      SIGKILL of the second of two nodes, each with a replica
     head      SIGKILL of the GCS of two nodes, which keeps its tables in Redis; it is started again after 10 s
 
@@ -45,8 +48,11 @@ from bench.swap import QUERIES, REPLICA
 from tests.processes import command_line, descendants
 
 RESULTS = Path(__file__).parent / "results" / "outages.json"
-BEFORE_S, AFTER_S, HUNG_S, HEADLESS_S = 5.0, 25.0, 10.0, 10.0
-CLIENT_TIMEOUT_S = 5.0
+BEFORE_S, HUNG_S, HEADLESS_S = 5.0, 10.0, 10.0
+AFTER_S = {"head": 60.0, "gcs": 90.0}
+"""How long a scene is looked at; others 25 s."""
+
+CLIENT_TIMEOUT_S, REPLACED_WITHIN_S = 5.0, 60.0
 
 Answer = tuple[float, float, str]
 """When it came, after how many seconds, and what went wrong ("": nothing)."""
@@ -85,7 +91,7 @@ class Asking:
                     time.sleep(0.05)
 
 
-def measured(url: str, index: str, clients: int, harm: Callable[[], None]) -> dict[str, Any]:
+def measured(url: str, index: str, clients: int, harm: Callable[[], None], after_s: float) -> dict[str, Any]:
     """Return what clients see of a harm that is done after some seconds."""
     with httpx.Client(base_url=url, timeout=60) as client:
         for number in range(50):
@@ -94,20 +100,20 @@ def measured(url: str, index: str, clients: int, harm: Callable[[], None]) -> di
     time.sleep(BEFORE_S)
     at = time.monotonic()
     harm()
-    time.sleep(max(0.0, at + AFTER_S - time.monotonic()))
+    time.sleep(max(0.0, at + after_s - time.monotonic()))
     asking.end()
     before = [seconds for when, seconds, wrong in asking.answers if when < at and not wrong]
     after = [(when, seconds) for when, seconds, wrong in asking.answers if when >= at and not wrong]
     failed = [(when, wrong) for when, _, wrong in asking.answers if when >= at and wrong]
     good = sorted([at, *(when for when, _ in after), asking.answers[-1][0]])
-    last = [seconds for when, seconds in after if when > at + AFTER_S - BEFORE_S]
+    last = [seconds for when, seconds in after if when > at + after_s - BEFORE_S]
     return {
         "requests": len(after) + len(failed),
         "failed": len(failed),
         "failures": dict(Counter(wrong for _, wrong in failed)),
         "failing_s": round(failed[-1][0] - failed[0][0], 2) if failed else 0.0,
         "first_failure_s": round(failed[0][0] - at, 2) if failed else None,
-        "failed_in_the_last_5_s": sum(when > at + AFTER_S - BEFORE_S for when, _ in failed),
+        "failed_in_the_last_5_s": sum(when > at + after_s - BEFORE_S for when, _ in failed),
         "gap_s": round(float(np.max(np.diff(good))), 2),
         "p50_ms": {"before": _ms(before, 50), "after": _ms([s for _, s in after], 50), "last_5_s": _ms(last, 50)},
         "p99_ms": {"before": _ms(before, 99), "after": _ms([s for _, s in after], 99), "last_5_s": _ms(last, 99)},
@@ -144,18 +150,40 @@ def listeners(below: int) -> list[int]:
     return sorted(found or [pid for pid, line in lines.items() if "ProxyActor" in line])
 
 
+def keepers(below: int) -> list[int]:
+    return sorted(pid for pid in descendants(below) if "HAProxyManager" in command_line(pid))
+
+
+def gcs(below: int) -> list[int]:
+    return sorted(pid for pid in descendants(below) if "/gcs_server " in command_line(pid))
+
+
+VICTIMS = {
+    "replica": (replicas, 1),
+    "hung": (replicas, 1),
+    "proxy": (listeners, 0),
+    "keeper": (keepers, 0),
+    "plain": (listeners, 0),
+    "gcs": (gcs, 0),
+}
+"""Scene → (which processes, how many of them; 0: all)."""
+
+
 def on_one_node(name: str, index: str, data_dir: Path, clients: int) -> dict[str, Any]:
-    with service(index, data_dir) as (url, pid):
-        victim = (listeners if name == "proxy" else replicas)(pid)[-1]
-        print(f"{name}: {command_line(victim)[:80]}", flush=True)
+    arguments = ("--ingress", "proxy") if name == "plain" else ()
+    with service(index, data_dir, *arguments) as (url, pid):
+        find, wanted = VICTIMS[name]
 
         def harm() -> None:
-            os.kill(victim, signal.SIGSTOP if name == "hung" else signal.SIGKILL)
+            victims = find(pid)[-wanted:]
+            print(f"{name}: {', '.join(command_line(victim)[:80] for victim in victims)}", flush=True)
+            for victim in victims:
+                os.kill(victim, signal.SIGSTOP if name == "hung" else signal.SIGKILL)
             if name == "hung":
                 time.sleep(HUNG_S)
-                os.kill(victim, signal.SIGCONT)
+                os.kill(victims[0], signal.SIGCONT)
 
-        return measured(url, index, clients, harm)
+        return measured(url, index, clients, harm, AFTER_S.get(name, 25.0))
 
 
 def on_two_nodes(name: str, index: str, data_dir: Path, clients: int) -> dict[str, Any]:
@@ -171,11 +199,29 @@ def on_two_nodes(name: str, index: str, data_dir: Path, clients: int) -> dict[st
                 for pid in (started["raylet"], *descendants(started["raylet"])):
                     os.kill(pid, signal.SIGKILL)
                 return
-            os.kill(started["gcs"], signal.SIGKILL)
+            _say(cluster, "kill-gcs")
             time.sleep(HEADLESS_S)
             _say(cluster, "start-gcs")
 
-        return {"replicas_on_second_node": len(beyond), **measured(url, index, clients, harm)}
+        result = {
+            "replicas_on_second_node": len(beyond),
+            **measured(url, index, clients, harm, AFTER_S.get(name, 25.0)),
+        }
+        if name == "head":
+            result["replica_replaced_s"] = _replaced_s(cluster.pid)
+        return result
+
+
+def _replaced_s(below: int) -> float:
+    """Kill a replica; return after how many seconds there is another, which the GCS has to know of."""
+    before = replicas(below)
+    os.kill(before[0], signal.SIGKILL)
+    started = time.monotonic()
+    while not set(replicas(below)) - set(before):
+        if time.monotonic() - started > REPLACED_WITHIN_S:
+            raise TimeoutError("the replica is not replaced")
+        time.sleep(0.05)
+    return round(time.monotonic() - started, 2)
 
 
 @contextmanager
@@ -213,6 +259,9 @@ SCENES = {
     "replica": on_one_node,
     "hung": on_one_node,
     "proxy": on_one_node,
+    "keeper": on_one_node,
+    "plain": on_one_node,
+    "gcs": on_one_node,
     "node": on_two_nodes,
     "head": on_two_nodes,
 }
@@ -226,11 +275,11 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SCENES))
     options = parser.parse_args()
     result: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    result |= {"clients": options.clients, "processors": os.cpu_count(), "python": platform.python_version()}
     for name in options.only.split(","):
         result[name] = SCENES[name](name, options.index, options.data_dir, options.clients)
         print(f"{name}: {json.dumps(result[name])}", flush=True)
-    result |= {"clients": options.clients, "processors": os.cpu_count(), "python": platform.python_version()}
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
     return 0
 

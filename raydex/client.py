@@ -7,8 +7,8 @@
     async with AsyncRaydexClient("http://127.0.0.1:8000") as client:
         answer = await client.search("how do I open a file", k=3)
 
-Every failure is a ServiceError. 429, 503 and lost connections are asked again, no sooner than Retry-After says: all
-that is asked here only reads, so it may be asked twice.
+Every failure is a ServiceError. 429, 502, 503 and lost connections are asked again, no sooner than Retry-After says:
+all that is asked here only reads, so it may be asked twice.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from utils.retry import backoff_s, retry_after_s
 
 BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 8.0
 POLL_S = 0.5
-TRY_AGAIN = frozenset({429, 503})
+TRY_AGAIN = frozenset({429, 502, 503})
 LOST = (httpx.NetworkError, httpx.RemoteProtocolError)
 """Connections refused or broken. Not timeouts: a service that is slow is not helped by asking it twice."""
 
@@ -100,7 +100,8 @@ class Suggestion(_Record):
     is_corrected: bool
 
 
-class _Suggestions(_Record):
+class SuggestAnswer(_Record):
+    snapshot: dict[str, str] = {}
     suggestions: tuple[Suggestion, ...]
 
 
@@ -118,6 +119,7 @@ class SectionAnswer(_Record):
     headings: tuple[str, ...]
     content: str
     index: str
+    snapshot: dict[str, str] = {}
 
 
 class IndexInfo(_Record):
@@ -200,10 +202,9 @@ def _search_many(queries: Sequence[str], options: SearchOptions) -> _Call[BatchA
     return _Call("POST", "/search", BatchAnswer.model_validate_json, {"json": {"queries": [*queries], **options}})
 
 
-def _suggest(prefix: str, k: int, index: Sequence[str]) -> _Call[tuple[Suggestion, ...]]:
-    parameters = {"query": prefix, "k": k, "index": [*index]}
-    read = _Suggestions.model_validate_json
-    return _Call("GET", "/suggest", lambda body: read(body).suggestions, {"params": parameters})
+def _suggest(prefix: str, k: int, index: Sequence[str], timeout_ms: int) -> _Call[SuggestAnswer]:
+    parameters = {"query": prefix, "k": k, "index": [*index], "timeout_ms": timeout_ms}
+    return _Call("GET", "/suggest", SuggestAnswer.model_validate_json, {"params": parameters})
 
 
 def _section(section_id: str) -> _Call[SectionAnswer]:
@@ -315,8 +316,8 @@ class RaydexClient(_Service):
         """Ask several queries in one request; answers come in their order."""
         return self._drive(self._steps(_search_many(queries, options)))
 
-    def suggest(self, prefix: str, *, k: int = 10, index: Sequence[str] = ()) -> tuple[Suggestion, ...]:
-        return self._drive(self._steps(_suggest(prefix, k, index)))
+    def suggest(self, prefix: str, *, k: int = 10, index: Sequence[str] = (), timeout_ms: int = 0) -> SuggestAnswer:
+        return self._drive(self._steps(_suggest(prefix, k, index, timeout_ms)))
 
     def indexes(self) -> tuple[IndexInfo, ...]:
         return self._drive(self._steps(_INDEXES))
@@ -378,8 +379,10 @@ class AsyncRaydexClient(_Service):
     async def search_many(self, queries: Sequence[str], **options: Unpack[SearchOptions]) -> BatchAnswer:
         return await self._drive(self._steps(_search_many(queries, options)))
 
-    async def suggest(self, prefix: str, *, k: int = 10, index: Sequence[str] = ()) -> tuple[Suggestion, ...]:
-        return await self._drive(self._steps(_suggest(prefix, k, index)))
+    async def suggest(
+        self, prefix: str, *, k: int = 10, index: Sequence[str] = (), timeout_ms: int = 0
+    ) -> SuggestAnswer:
+        return await self._drive(self._steps(_suggest(prefix, k, index, timeout_ms)))
 
     async def indexes(self) -> tuple[IndexInfo, ...]:
         return await self._drive(self._steps(_INDEXES))

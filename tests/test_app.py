@@ -254,9 +254,9 @@ def test_an_unknown_index_is_told_what_is_served(client):
     )
 
 
-def test_suggestions_say_what_they_name_and_where_they_lead(client):
+def test_suggestions_say_what_they_name_and_where_they_lead(client, data_dir):
     answer = client.get("/suggest", params={"query": "read", "index": "docs"}).json()
-    assert answer["status"] == "ok"
+    assert (answer["status"], answer["snapshot"]) == ("ok", {"docs": current_id(data_dir / "docs")})
     expected = {"text": "reading", "kind": "heading", "url": f"{PAGE}#reading", "index": "docs", "is_corrected": False}
     assert answer["suggestions"] == [expected]
     (page,) = client.get("/suggest", params={"query": "io.h", "k": 1}).json()["suggestions"]
@@ -280,10 +280,10 @@ def test_a_wrong_parameter_of_suggest_is_refused_by_name(client, parameters, fie
 
 
 @pytest.mark.parametrize("url", [f"{PAGE}#reading", "https://docs.example.org/guide/net.html?v=2#sockets"])
-def test_a_section_is_returned_whole_for_its_percent_encoded_id(client, url):
+def test_a_section_is_returned_whole_for_its_percent_encoded_id(client, data_dir, url):
     section = client.get(f"/sections/{quote(url, safe='')}").json()
     assert (section["section_id"], section["source"], section["index"]) == (url, url, "docs")
-    assert section["content"] == TEXTS[url]
+    assert (section["content"], section["snapshot"]) == (TEXTS[url], {"docs": current_id(data_dir / "docs")})
     assert section["headings"] == [section["title"], url.partition("#")[2]]
 
 

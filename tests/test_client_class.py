@@ -95,9 +95,11 @@ def test_a_section_is_found_by_the_id_of_a_hit(client):
 
 
 def test_a_suggestion_leads_to_a_section_that_is_there(client):
-    (found,) = client.suggest("exce", k=3)
+    answer = client.suggest("exce", k=3)
+    (found,) = answer.suggestions
     assert (found.text, found.kind, found.index, found.is_corrected) == ("exceptions", "heading", "docs", False)
-    assert client.section(found.url).content == TEXTS[found.url]
+    section = client.section(found.url)
+    assert (section.content, section.snapshot) == (TEXTS[found.url], answer.snapshot)
 
 
 def test_indexes_and_readiness(client):
@@ -216,7 +218,7 @@ def test_a_connection_that_breaks_is_made_anew(scripted, kind):
     scripted.script = [BROKEN, (200, {}, EMPTY_ANSWER), BROKEN, (200, {}, b'{"suggestions": []}')]
     with kind(scripted.url, wait=lambda _: None) as client:
         assert client.search("x").results == ()
-        assert client.suggest("x") == ()
+        assert client.suggest("x").suggestions == ()
     assert scripted.script == []
 
 

@@ -1,19 +1,25 @@
 """What takes requests from the network: HAProxy where there is one, Ray's own proxy else; each service has its own."""
 
 import os
+import socket
+import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from raydex.config import LimitsConfig, ServeConfig
 from raydex.errors import ConfigError
-from raydex.serve import ingress
+from raydex.serve import haproxy, ingress
+from tests.processes import free_port
+from tests.waiting import eventually
 
 
 @pytest.fixture
 def no_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingress, "has_haproxy", lambda: False)
+    monkeypatch.setattr(ingress, "haproxy_program", lambda: "")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +56,7 @@ def test_sockets_lie_in_a_folder_of_short_name_when_the_temporary_folder_has_a_l
 def test_without_haproxy_rays_own_proxy_takes_its_place():
     with ingress.prepared(ServeConfig()) as chosen:
         assert chosen == "proxy"
-        assert switches() == {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
+        assert switches()["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
 
 
 @pytest.mark.usefixtures("no_haproxy")
@@ -61,7 +67,7 @@ def test_haproxy_that_is_wanted_and_not_there_is_an_error_that_says_what_to_inst
 
 def test_rays_own_proxy_can_be_wanted():
     with ingress.prepared(ServeConfig(ingress="proxy")) as chosen:
-        assert (chosen, switches()) == ("proxy", {"RAY_SERVE_ENABLE_HA_PROXY": "0"})
+        assert (chosen, switches()["RAY_SERVE_ENABLE_HA_PROXY"]) == ("proxy", "0")
 
 
 def test_two_services_share_neither_files_nor_ports(tmp_path):
@@ -75,3 +81,99 @@ def test_what_the_user_has_set_stays(monkeypatch):
     with ingress.prepared(ServeConfig()):
         assert switches()["RAY_SERVE_HAPROXY_METRICS_PORT"] == "9101"
     assert switches() == {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101"}
+
+
+class Dying(threading.Thread):
+    """A replica that is lost with each request: the connection ends without an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.asked: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                self.asked.append(connection.recv(65536).decode().partition(" ")[0])
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 3), ("POST", 1)])
+def test_only_a_get_is_asked_of_another_replica_when_its_own_dies(tmp_path, method, times):
+    replicas = [Dying(), Dying()]
+    names = "r0", "r1"
+    servers = [f"    server {name} 127.0.0.1:{one.port}" for name, one in zip(names, replicas, strict=True)]
+    port = free_port()
+    text = haproxy.mended(BY_RAY, 10).replace("bind *:8000", f"bind 127.0.0.1:{port}\n    use_backend replicas")
+    text = text.replace("127.0.0.1:9101", f"127.0.0.1:{free_port()}").replace(
+        "127.0.0.1:8404", f"127.0.0.1:{free_port()}"
+    )
+    retries = ["    option redispatch 1", "    retry-on conn-failure empty-response", f"    retries {ingress.RETRIES}"]
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("\n".join([text, "backend replicas", *retries, *servers, ""]))
+    with subprocess.Popen([ingress.haproxy_program(), "-db", "-f", config], stderr=subprocess.DEVNULL) as program:
+        try:
+            eventually(lambda: answers(port), within_s=20)
+            response = httpx.request(method, f"http://127.0.0.1:{port}/search", trust_env=False)
+        finally:
+            program.kill()
+    assert (response.status_code, response.json()["error"]["type"]) == (502, "unavailable")
+    assert [name for one in replicas for name in one.asked] == [method] * times
+    assert method == "POST" or all(one.asked for one in replicas)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+BY_RAY = """global
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    errorfile 503 /somewhere/500.http
+frontend prometheus
+    bind :9101
+frontend http_frontend
+    bind *:8000
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path not found"
+listen stats
+  bind *:8404
+"""
+
+
+def test_what_ray_writes_for_haproxy_is_mended_and_the_service_listens_where_it_did():
+    lines = [line.strip() for line in haproxy.mended(BY_RAY, 10).splitlines()]
+    assert [line for line in lines if line.startswith("bind")] == [
+        "bind 127.0.0.1:9101",
+        "bind *:8000",
+        "bind 127.0.0.1:8404",
+    ]
+    assert "timeout http-request 10s" in lines
+    assert "http-request disable-l7-retry unless METH_GET" in lines
+    assert not any("404" in line.split()[3:5] or line.startswith("errorfile") for line in lines)
+
+
+def test_a_configuration_of_another_form_is_refused_and_not_half_mended():
+    with pytest.raises(ValueError, match=r"nothing like .*bind"):
+        haproxy.mended(BY_RAY.replace("bind :9101", "bind [::]:9101"), 10)
+
+
+def test_a_haproxy_that_starts_anew_begins_with_what_the_last_one_was_told(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+
+    def started(text: str, *, is_reload: bool) -> str:
+        config.write_text(text)
+        haproxy.prepare(config, is_reload=is_reload, headers_timeout_s=10)
+        return config.read_text()
+
+    told = f"{BY_RAY}# replicas"
+    assert "# replicas" not in started(BY_RAY, is_reload=False)
+    assert "# replicas" in started(told, is_reload=True)
+    assert "# replicas" in started(BY_RAY, is_reload=False)
+    assert "# replicas" not in started(BY_RAY, is_reload=True)  # there are none any more

@@ -2,53 +2,45 @@
 
 import json
 import os
+import select
 import signal
 import socket
-import subprocess
-import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from urllib.parse import quote
 
 import pytest
 
 from raydex.embed import HashEmbedder
-from tests.processes import command_line, descendants, free_port, is_running
+from tests.processes import free_port
+from tests.service_process import programs, served
 from tests.snapshots import make_snapshot
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parent.parent
 NAMES = ("left", "right")
+OTHER_LOOPBACK = "127.0.0.9"
+"""Reaches what listens on all interfaces, and not what listens on 127.0.0.1."""
 
 
-@contextmanager
-def served(data_dir: Path, *flags: str) -> Iterator[tuple[str, int]]:
-    """Run the script; yield its URL and process id, and see that nothing of it is left."""
-    url, arguments = f"http://127.0.0.1:{(port := free_port())}", ["--data-dir", str(data_dir), "--port", str(port)]
-    with subprocess.Popen(
-        [sys.executable, ROOT / "serve_index.py", *arguments, *flags],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as server:
-        assert server.stdout is not None
-        try:
-            assert any(line.startswith("try ") for line in server.stdout)
-            started = descendants(server.pid)
-            yield url, server.pid
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.communicate(timeout=90)
-    eventually(lambda: not any(is_running(pid) for pid in started), within_s=30)
+@pytest.fixture(scope="module")
+def pages() -> tuple[int, int]:
+    """The ports of HAProxy's statistics, and of its figures for Prometheus."""
+    return free_port(), free_port()
 
 
-def programs(pid: int) -> list[str]:
-    return [command_line(below) for below in descendants(pid)]
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, pages: tuple[int, int]) -> Iterator[tuple[str, int]]:
+    """One with two replicas behind HAProxy: its URL and process id."""
+    data_dir = tmp_path_factory.mktemp("data")
+    make_snapshot(data_dir / "docs", {"https://docs.example.org/#a": "the only one"}, HashEmbedder())
+    stats, metrics = map(str, pages)
+    ports = {"RAY_SERVE_HAPROXY_STATS_PORT": stats, "RAY_SERVE_HAPROXY_METRICS_PORT": metrics}
+    with served(data_dir, "--replicas", "2", "--body-timeout-s", "1", **ports) as running:
+        yield running
 
 
 def answer(request: str | urllib.request.Request) -> tuple[dict[str, object], str | None]:
@@ -57,11 +49,18 @@ def answer(request: str | urllib.request.Request) -> tuple[dict[str, object], st
 
 
 def raw(url: str, request: bytes) -> str:
-    """Return the first line that comes back."""
+    """Return what comes back, while a byte more is sent every tenth of a second."""
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(request)
-        return connection.makefile("rb").readline().decode().strip()
+        while not select.select([connection], [], [], 0.1)[0]:
+            connection.sendall(b"x")
+        return connection.recv(65536).decode()
+
+
+def reaches(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
 
 
 def test_two_services_on_one_machine_answer_each_for_itself_and_end_alone(tmp_path):
@@ -70,7 +69,7 @@ def test_two_services_on_one_machine_answer_each_for_itself_and_end_alone(tmp_pa
     with ExitStack() as stack:
         left, _ = stack.enter_context(served(tmp_path / "left", "--replicas", "1"))
         with served(tmp_path / "right", "--replicas", "1") as (right, pid):
-            assert any("haproxy" in program.partition(" ")[0] for program in programs(pid))
+            assert programs(pid, "haproxy")
             for url, name in ((left, "left"), (right, "right")):
                 found, _ = answer(f"{url}/search?query=one&k=1")
                 assert [result["content"] for result in found["results"]] == [f"the {name} one"]  # type: ignore[attr-defined]
@@ -78,14 +77,53 @@ def test_two_services_on_one_machine_answer_each_for_itself_and_end_alone(tmp_pa
             assert answer(request)[1] == "ticket-7"
             longest = quote("\u6587" * 4000)  # 36 kB of URL
             assert answer(f"{right}/search?query={longest}&k=1")[0]["status"] == "ok"
-            assert raw(right, b"NONSENSE\r\n\r\n") == "HTTP/1.1 400 Bad request"
+            assert raw(right, b"NONSENSE\r\n\r\n").startswith("HTTP/1.1 400 ")
         assert answer(f"{left}/search?query=two&k=1")[0]["status"] == "ok"
 
 
 def test_rays_own_proxy_answers_where_it_is_wanted(tmp_path):
     make_snapshot(tmp_path / "docs", {"https://docs.example.org/#a": "the only one"}, HashEmbedder())
     with served(tmp_path, "--replicas", "1", "--ingress", "proxy") as (url, pid):
-        assert not any("haproxy" in program.partition(" ")[0] for program in programs(pid))
+        assert not programs(pid, "haproxy")
         found, request_id = answer(f"{url}/search?query=one&k=1")
         assert [result["content"] for result in found["results"]] == ["the only one"]  # type: ignore[attr-defined]
         assert request_id
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /search?query=one HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+        b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{",
+    ],
+    ids=["headers", "body"],
+)
+def test_a_client_that_trickles_its_request_is_let_go(service, request_):
+    url, _ = service
+    assert raw(url, request_).startswith("HTTP/1.1 408 ")
+
+
+def test_pages_of_haproxy_itself_are_on_loopback_alone(service, pages):
+    assert [(reaches("127.0.0.1", port), reaches(OTHER_LOOPBACK, port)) for port in pages] == [(True, False)] * 2
+
+
+def test_a_killed_haproxy_comes_back_and_knows_its_replicas(service):
+    url, pid = service
+    statuses: set[int] = set()
+
+    def is_answered() -> bool:
+        try:
+            return answer(f"{url}/search?query=one&k=1")[0]["status"] == "ok"
+        except urllib.error.HTTPError as error:
+            with error:
+                statuses.add(error.code)
+        except OSError:  # refused, broken
+            pass
+        return False
+
+    for killed in programs(pid, "haproxy"):
+        os.kill(killed, signal.SIGKILL)
+    assert not is_answered()
+    assert eventually(is_answered, within_s=60)
+    assert all(is_answered() for _ in range(20))
+    assert statuses == set()  # no 404 of one that has still to be told

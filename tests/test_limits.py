@@ -221,6 +221,19 @@ def test_a_search_that_takes_longer_than_the_request_allows_is_a_504(engine, con
     assert recorder.values("raydex_results") == []
 
 
+class BusyBackend(DirectBackend):
+    """Its threads never come to the work."""
+
+    async def run(self, item: Any, work: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+def test_suggestions_end_in_time_too_and_wait_with_the_searches(engine, config):
+    app = create_app(BusyBackend(engine, MemoryRecorder()), config)
+    check_refusal(ask(app, "GET", "/suggest", query=b"query=x&timeout_ms=20"), 504, says="20 ms")
+    check_refusal(ask(app, "GET", "/suggest", query=b"query=x&timeout_ms=30001"), 422, says="max_timeout_ms")
+
+
 class SlowOnce(DirectBackend):
     """Its model answers from the second call on."""
 

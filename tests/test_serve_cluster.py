@@ -115,7 +115,7 @@ def test_a_section_id_with_slashes_and_anchor_passes_the_proxy(client):
 
 
 def test_suggestions_pass_the_proxy_and_lead_to_their_sections(client):
-    found = client.suggest("thre", k=20, index=["docs"])
+    found = client.suggest("thre", k=20, index=["docs"]).suggestions
     assert {one.kind for one in found} == {"title", "heading"}
     assert all(one.url.split("#")[0] in {url.split("#")[0] for url in TEXTS} for one in found)
 

@@ -16,6 +16,7 @@ from raydex.embed import HashEmbedder
 from raydex.snapshot import current_id, publish, read_manifest
 from tests.machines import TEXTS
 from tests.processes import command_line, descendants, free_port
+from tests.service_process import programs, served
 from tests.snapshots import make_snapshot
 from tests.waiting import eventually
 
@@ -81,6 +82,19 @@ def test_ten_swaps_under_load_fail_no_request_and_mix_no_answer(url, index_dir):
     assert set(load.answers) == {first, second}
     assert eventually(lambda: {row["snapshot_id"] for row in rows(url)} == {first}, within_s=30)
     assert replica_pss() > 0
+
+
+def test_swaps_behind_haproxy_fail_no_request_and_mix_no_answer(index_dir):
+    first, second = current_id(index_dir), make(index_dir, MARK, 1, published=False)
+    load = Load({first: False, second: True}, "docs")
+
+    with served(index_dir.parent, "--replicas", "2") as (url, pid):
+        assert programs(pid, "haproxy")
+        with load.running(url, 4, QUERIES):
+            swap_often(url, index_dir, 10, lambda _: None)
+    assert dict(load.failed) == {}
+    assert load.mixed == 0
+    assert set(load.answers) == {first, second}
 
 
 def test_a_replica_that_starts_serves_what_the_others_serve_and_not_a_refused_snapshot(url, index_dir):

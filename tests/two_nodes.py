@@ -1,7 +1,7 @@
 """A Ray cluster of two nodes on loopback, for as long as stdin is open.
 
     python -m tests.two_nodes [1 3]     processors of each; prints {"address": …, "raylet": pid of the second node's
-                                        raylet, "gcs": pid}, then obeys: `start-gcs` puts one in place of a killed one
+                                        raylet}, then obeys: kill-gcs, start-gcs
 
 In a process of its own: what Ray leaves behind in it (sockets, native threads) must not be there for the next tests.
 """
@@ -23,11 +23,11 @@ def main() -> None:
     try:
         second = cluster.add_node(num_cpus=other, node_ip_address="127.0.0.4", **NODE)
         raylet = second.all_processes["raylet"][0].process.pid
-        gcs = cluster.head_node.all_processes["gcs_server"][0].process.pid
-        print(json.dumps({"address": cluster.address, "raylet": raylet, "gcs": gcs}), flush=True)  # noqa: T201 - for the test that started us
+        print(json.dumps({"address": cluster.address, "raylet": raylet}), flush=True)  # noqa: T201 - for the test that started us
         for line in sys.stdin:
-            if line.strip() == "start-gcs":
-                cluster.head_node.all_processes.pop("gcs_server")
+            if line.strip() == "kill-gcs":
+                cluster.head_node.kill_gcs_server()
+            elif line.strip() == "start-gcs":
                 cluster.head_node.start_gcs_server()
     finally:
         cluster.shutdown()

@@ -20,11 +20,13 @@ from starlette.middleware import Middleware
 from raydex.config import ServeConfig
 from raydex.errors import QueryError
 from raydex.keys import KeyRing
-from raydex.records import Hit
+from raydex.lexical import Suggestion
+from raydex.records import Hit, Vectors
 from raydex.serve.access import Access, allowed_indexes, charge
 from raydex.serve.accesslog import AccessLog
 from raydex.serve.admin import admin_routes
 from raydex.serve.contract import describe_limits
+from raydex.serve.deadlines import Deadline
 from raydex.serve.failures import Edge, add_failure_handlers
 from raydex.serve.headers import add_docs_page, cross_origin, describe_keys
 from raydex.serve.limits import Limits
@@ -38,6 +40,7 @@ from raydex.serve.queries import (
     find,
     probe,
     select_allowed,
+    snapshot_ids,
 )
 from raydex.serve.rates import Meter
 from raydex.serve.recent import Recent
@@ -165,14 +168,21 @@ def _search_routes(backend: Backend, config: ServeConfig, searching: Searching) 
         check_text(parameters.query, "query", config)
         check_range(k=parameters.k, offset=0, config=config)
         check_values(parameters.index, "index", config)
-        engine = backend.engine
+        engine, deadline = backend.engine, Deadline.of(parameters.timeout_ms, config.limits)
         indexes = select_allowed(engine, parameters.index, allowed_indexes(request.scope))
-        found = engine.suggest(indexes, parameters.query, k=parameters.k)
+
+        def work(_: Vectors | None) -> list[tuple[str, Suggestion, str]]:
+            deadline.check()
+            return engine.suggest(indexes, parameters.query, k=parameters.k)
+
+        async with deadline.kept():
+            found = await backend.run(None, work)
         return SuggestResponse(
+            snapshot=snapshot_ids(indexes),
             suggestions=[
                 Suggested(text=one.text, kind=one.kind, url=url, index=name, is_corrected=one.is_corrected)
                 for name, one, url in found
-            ]
+            ],
         )
 
     return router
@@ -205,7 +215,8 @@ def _content_routes(backend: Backend, config: ServeConfig) -> APIRouter:
             title=found.title,
             headings=found.headings,
             content=found.text,
-            index=index,
+            index=index.name,
+            snapshot=snapshot_ids([index]),
         )
 
     return router

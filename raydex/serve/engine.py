@@ -236,13 +236,13 @@ class Engine:
         tokens = embedder.tokenizer.count(text)
         return f"the query has {tokens} tokens; the model read the first {limit}" if tokens > limit else ""
 
-    def section(self, section_id: str, *, allowed: frozenset[str] | None = None) -> tuple[str, Section]:
-        """Return the section and the name of the first index that holds it. allowed: where to look; None: in all."""
+    def section(self, section_id: str, *, allowed: frozenset[str] | None = None) -> tuple[OpenIndex, Section]:
+        """Return the section and the first index that holds it. allowed: where to look; None: in all."""
         indexes = self.indexes
         for index in indexes.values():
             is_visible = allowed is None or index.name in allowed
             if is_visible and (section := index.searcher.section(section_id)):
-                return index.name, section
+                return index, section
         if not indexes:
             self.select()
         raise SectionNotFound(section_id)

