@@ -57,8 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             if commands.asked(options):
                 print("\n".join(commands.run(options, config)))
                 return DONE
-        _check_start(config)
-        _check_published(config)
+        _check(config)
         return _serve(config)
     except RaydexError as error:
         print(f"serve_index.py: {error}", file=sys.stderr)
@@ -73,8 +72,7 @@ def app(args: dict[str, str]) -> "Application":
     if unknown := set(args) - known - {"sources"}:
         raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     config = _config(args, Path(args["sources"]) if "sources" in args else None)
-    _check_start(config)
-    _check_published(config)
+    _check(config)
     return build_application(config)
 
 
@@ -97,12 +95,15 @@ def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
     return resolve(ServeConfig, flags, table, str(sources or ""))
 
 
-def _check_start(config: ServeConfig) -> None:
+def _check(config: ServeConfig) -> None:
     from raydex.serve.access import check_start  # imports Starlette: not for --help or a wrong flag
+    from raydex.serve.canary import golden_of
     from raydex.tracing import check_exporter
 
     check_start(config)
     check_exporter(config.telemetry)
+    _check_published(config)
+    golden_of(config)
 
 
 def _check_published(config: ServeConfig) -> None:

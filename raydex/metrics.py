@@ -10,6 +10,8 @@ from typing import Literal
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Upper bounds of a request stage, in seconds: 1 ms to 10 s in steps of 2 to 2.5."""
 
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -48,10 +50,18 @@ METRICS: dict[str, Metric] = {
         _build(
             "raydex_build_pages",
             "counter",
-            "Pages the running build finished, by outcome (fetched, stale, failed, missing, skipped, redirected). "
-            "Rising failed or stale: the site is ill.",
+            "Pages the running build finished, by outcome (fetched, stale, failed, missing, skipped, redirected) and "
+            "its reason; of fetched ones, where they came from (network, unchanged, lastmod, reused). Rising failed or "
+            "stale: the site is ill.",
             "index",
             "outcome",
+            "reason",
+        ),
+        _build(
+            "raydex_build_bytes",
+            "counter",
+            "Bytes of pages the running build fetched from the network. A rise: pages grow, or change more often.",
+            "index",
         ),
         _build(
             "raydex_build_chunks",
@@ -59,6 +69,21 @@ METRICS: dict[str, Metric] = {
             "Chunks the running build has a vector for, by origin (embedded, reused). A rise: content changed.",
             "index",
             "origin",
+        ),
+        _build(
+            "raydex_build_tokens",
+            "counter",
+            "Tokens of those chunks, by origin (embedded, reused). Embedded a second is the speed of the model.",
+            "index",
+            "origin",
+        ),
+        _build(
+            "raydex_build_stage_seconds",
+            "counter",
+            "Seconds all workers of the running build together spent in a stage. The one that rises "
+            "fastest is the bottleneck.",
+            "index",
+            "stage",
         ),
         _build(
             "raydex_build_queue",
@@ -98,7 +123,9 @@ METRICS: dict[str, Metric] = {
         _serve(
             "raydex_search_stage_seconds",
             "histogram",
-            "Seconds per search stage. Rising embed: too few replicas; rising scan: shards too large.",
+            "Seconds per search stage: validate, embed (waiting for a thread included), filter, lexical, scan and "
+            "merge (dense), fuse, present, rerank, serialise, total. Rising embed: too few replicas; rising scan: "
+            "shards too large.",
             "stage",
             buckets=SECONDS,
         ),
@@ -115,6 +142,25 @@ METRICS: dict[str, Metric] = {
             "Searches that wait in a replica. Near max_waiting: callers are about to be refused, add replicas.",
         ),
         _serve(
+            "raydex_queue_seconds",
+            "histogram",
+            "Seconds a search waits in a replica until a thread takes it. A rise: add replicas.",
+            buckets=SECONDS,
+        ),
+        _serve(
+            "raydex_embed_batch",
+            "histogram",
+            "Queries embedded in one call of the model. A rise: more of them come at once.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        ),
+        _serve(
+            "raydex_key_requests",
+            "counter",
+            "Requests by the id of the API key, where keys are on; those beyond the first 50 that a replica sees are "
+            "`other`. A rise: that caller asks more.",
+            "key",
+        ),
+        _serve(
             "raydex_results",
             "histogram",
             "Hits returned per query. A fall: snapshots shrank, or callers page beyond the end.",
@@ -124,6 +170,18 @@ METRICS: dict[str, Metric] = {
             "raydex_zero_result_queries",
             "counter",
             "Queries answered without one hit. A rise: callers page beyond the end, or an index is empty.",
+        ),
+        _serve(
+            "raydex_top_score",
+            "histogram",
+            "Cosine of the best result of a query, where meaning was looked at. A fall: people ask what is not there.",
+            buckets=SHARES,
+        ),
+        _serve(
+            "raydex_confidence",
+            "histogram",
+            "Confidence that the answer is there (mode hybrid). A fall: people ask what is not there.",
+            buckets=SHARES,
         ),
         _serve(
             "raydex_rerank_fall_through",
@@ -182,6 +240,47 @@ METRICS: dict[str, Metric] = {
             buckets=(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0),
         ),
         _serve(
+            "raydex_canary_recall",
+            "gauge",
+            "Recall@10 of the canary's last round over all its queries; one without an answer scores 0. A fall: the "
+            "index, the model or the service got worse; raydex_canary_queries tells which.",
+        ),
+        _serve(
+            "raydex_canary_mrr",
+            "gauge",
+            "Mean of 1 / rank of the first right result in the canary's last round (MRR@10). A fall: right results "
+            "stand lower.",
+        ),
+        _serve(
+            "raydex_canary_seconds",
+            "histogram",
+            "Seconds from the canary's question to its answer, over HTTP, answers out of the cache among them. A rise: "
+            "users wait as well.",
+            buckets=SECONDS,
+        ),
+        _serve(
+            "raydex_canary_queries",
+            "counter",
+            "Queries of the canary by outcome (answered, unreachable, not_allowed, rate_limited, refused, failed, "
+            "unasked). Rising not_allowed: its key ended; unreachable, failed: users fare alike.",
+            "outcome",
+        ),
+        _serve(
+            "raydex_canary_last_round_timestamp_seconds",
+            "gauge",
+            "When the canary's last round ended, in seconds since 1970. Older than a few intervals: nobody looks.",
+        ),
+        _serve(
+            "raydex_canary_interval_seconds",
+            "gauge",
+            "Seconds from one round of the canary to the next, as set.",
+        ),
+        _serve(
+            "raydex_canary_least_recall",
+            "gauge",
+            "Recall@10 below which the canary raises an alert, as set; 0: none.",
+        ),
+        _serve(
             "raydex_last_build_pages",
             "gauge",
             "Pages of the last build by outcome, from its report. Rising failed or missing: the site is ill.",
@@ -194,6 +293,26 @@ METRICS: dict[str, Metric] = {
             "Chunks of the last build by origin (embedded, reused), from its report.",
             "index",
             "origin",
+        ),
+        _serve(
+            "raydex_last_build_tokens",
+            "gauge",
+            "Tokens of the last build by origin (embedded, reused), from its report.",
+            "index",
+            "origin",
+        ),
+        _serve(
+            "raydex_last_build_bytes",
+            "gauge",
+            "Bytes of pages the last build fetched from the network, from its report.",
+            "index",
+        ),
+        _serve(
+            "raydex_last_build_gate",
+            "gauge",
+            "1 for each check of the gate that the last build passed, 0 for one that it did not; from its report.",
+            "index",
+            "check",
         ),
         _serve(
             "raydex_last_build_seconds",

@@ -357,3 +357,15 @@ def test_an_admin_key_rules_only_the_indexes_it_may_see(data_dir, keys_file):
             refused = client.post("/admin/rollback", json={"index": name})
             assert refused.status_code == 404
             assert "served: docs." in refused.json()["error"]["message"]
+
+
+def test_requests_are_counted_by_key_and_those_of_many_keys_together(data_dir, keys_file, monkeypatch):
+    monkeypatch.setattr("raydex.serve.access.KEYS_COUNTED", 1)
+    (first, known), (second, _) = (create_key(keys_file, name) for name in ("first", "second"))
+    recorder = MemoryRecorder()
+    config = ServeConfig(data_dir=data_dir, access=AccessConfig(keys_file=keys_file))
+    client = TestClient(create_app(DirectBackend(Engine(config), recorder), config))
+    for token in (first, second, first):
+        assert client.get("/search", params=QUESTION, headers={"X-API-Key": token}).status_code == 200
+    assert recorder.values("raydex_key_requests", key=known.key_id) == [1, 1]
+    assert recorder.values("raydex_key_requests", key="other") == [1]

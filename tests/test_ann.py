@@ -124,15 +124,15 @@ def test_joined_bytes_are_not_off_by_more_than_they_say_and_their_scores_are_exa
             write_coarse(coarse, "int8", vectors)
         indexes.append(open_index(tmp_path / whole.sha256, tmp_path / coarse.sha256))
         parts.append(vectors)
-    [whole] = joined(indexes)
+    [as_one] = joined(indexes)
     for query in as_queries(np.concatenate(parts)[::50]):
-        coarse, rows = whole.near(query, 1000)
+        near, rows = as_one.near(query, 1000)
         order = np.argsort(rows)
-        exact = whole.scores(query, rows[order])
+        exact = as_one.scores(query, rows[order])
         alone = [index.scores(query) for index in indexes]
         assert (rows[order] == np.arange(1000)).all()
         assert exact.tobytes() == np.concatenate(alone).tobytes()
-        assert 0 < np.abs(coarse[order] - exact).max() <= whole.slack(query)
+        assert 0 < np.abs(near[order] - exact).max() <= as_one.slack(query)
 
 
 def test_bytes_of_too_many_rows_or_beside_another_kind_are_not_joined(tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from raydex.errors import Overloaded
-from raydex.serve.answers import ENTRY_BYTES, Answer, Answers
+from raydex.serve.answers import ENTRY_BYTES, Answer, Answers, Outcome
 
 pytestmark = pytest.mark.asyncio
 
-BODY = Answer(b"x" * 100, hits=1)
+BODY = Answer(b"x" * 100, outcome=Outcome(hits=1))
 
 
 class Search:

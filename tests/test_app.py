@@ -45,6 +45,9 @@ BUILD_REPORT: dict[str, Any] = {
     "snapshot_id": "s1",
     "pages": {"fetched": 3, "failed": 1, "missing": 0, "skipped": 0},
     "chunks": {"embedded": 5, "reused": 0},
+    "tokens_embedded": 70,
+    "downloaded_bytes": 900,
+    "gate": {"snapshot_id": "s1", "checks": {"checksums": "passed", "counts": "pages: 3, expected 9"}},
     "timings_s": {"crawl": 1.5},
 }
 
@@ -104,9 +107,19 @@ def test_search_answers_with_ranked_passages_that_name_their_source(client, data
 
 def test_search_reports_the_seconds_of_every_stage(client):
     seconds = client.get("/search", params={"query": READING}).json()["timings_s"]
-    assert set(seconds) == {"embed", "filter", "lexical", "scan", "merge", "fuse", "present", "serialise", "total"}
+    stages = {"validate", "embed", "filter", "lexical", "scan", "merge", "fuse", "present", "serialise", "total"}
+    assert set(seconds) == stages
     assert all(value >= 0 for value in seconds.values())
     assert seconds["total"] >= seconds["scan"]
+
+
+def test_score_and_confidence_of_the_best_result_are_recorded_but_not_of_later_pages(client, recorder):
+    first = client.get("/search", params={"query": READING}).json()
+    assert recorder.values("raydex_top_score") == [pytest.approx(first["results"][0]["scores"]["dense"])]
+    assert recorder.values("raydex_confidence") == [pytest.approx(first["confidence"])]
+    client.get("/search", params={"query": READING, "offset": 2})
+    client.get("/search", params={"query": READING, "mode": "lexical"})
+    assert len(recorder.values("raydex_top_score")) == 1
 
 
 def test_search_without_an_index_ranks_all_indexes_together(client):
@@ -332,6 +345,10 @@ def test_gauges_tell_age_size_and_last_build_from_the_start(data_dir, recorder):
     assert recorder.values("raydex_snapshot_age_seconds", index="other")[0] >= 0
     assert recorder.values("raydex_last_build_pages", index="docs", outcome="failed") == [1]
     assert recorder.values("raydex_last_build_chunks", index="docs", origin="embedded") == [5]
+    assert recorder.values("raydex_last_build_tokens", index="docs", origin="embedded") == [70]
+    assert recorder.values("raydex_last_build_bytes", index="docs") == [900]
+    assert recorder.values("raydex_last_build_gate", index="docs", check="checksums") == [1]
+    assert recorder.values("raydex_last_build_gate", index="docs", check="counts") == [0]
 
 
 def wait_for(condition, client: TestClient) -> None:

@@ -50,6 +50,17 @@ async def queued(lane: Lane, model: Model, texts: Sequence[str]) -> "list[asynci
     return tasks
 
 
+async def test_how_long_each_has_waited_is_told_when_its_work_begins(model):
+    waited: list[float] = []
+    lane = Lane(model, threads=1, batch=3, most_waiting=10, begun=waited.append)
+    tasks = await queued(lane, model, ["a", "bb", "ccc"])
+    assert len(waited) == 1
+    model.may_go.set()
+    await asyncio.gather(*tasks)
+    assert len(waited) == 3
+    assert min(waited) >= 0
+
+
 async def test_what_waits_is_embedded_in_one_call_and_each_gets_its_own(model):
     lane = Lane(model, threads=1, batch=3, most_waiting=10)
     tasks = await queued(lane, model, ["a", "bb", "ccc", "dddd", "eeeee"])

@@ -1,5 +1,6 @@
 """serve_index.py --monitoring as a user starts it: Ray's own dashboard, in a real browser, shows our charts."""
 
+import json
 import os
 import re
 import shutil
@@ -40,6 +41,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What serve_index.py --monitoring prints: name → value. It is stopped then, and nothing of it may be left."""
     data_dir = tmp_path_factory.mktemp("data")
     make_snapshot(data_dir / "docs", {"https://docs.example.org/a.html#b": "a file"}, HashEmbedder())
+    question = {"id": "q", "query": "a file", "gold": ["https://docs.example.org/a.html#b"]}
+    (queries := data_dir / "queries.jsonl").write_text(json.dumps(question))
     port = free_port()
     flags = [
         "--data-dir",
@@ -50,6 +53,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "1",
         "--monitoring",
         "--scrape-interval-s",
+        "1",
+        "--canary-queries",
+        str(queries),
+        "--canary-interval-s",
         "1",
     ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RAY_metrics_report_interval_ms": FIGURES_EVERY_MS}
@@ -141,6 +148,14 @@ def test_the_page_of_key_series_is_drawn_without_loading_anything(shown, tab):
     boxes = tab.locator("svg").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
     assert min(boxes) > 200
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_service_itself_draws_its_figures_and_those_of_the_canary(shown, tab):
+    tab.goto(f"{shown['search'].partition('/search')[0]}/ops")
+    canary = tab.locator("section", has_text="Canary: how well judged queries are answered")
+    canary.locator("path.line").first.wait_for(state="attached", timeout=PATIENCE_MS)
+    assert canary.get_by_text("recall@10").is_visible()
+    assert canary.get_by_text("MRR@10").is_visible()
 
 
 def test_prometheus_listens_on_loopback_alone_and_keeps_its_data_in_the_session(shown):

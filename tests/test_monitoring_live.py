@@ -46,7 +46,21 @@ NEVER_THERE = {"raydex_limiter_failures", "raydex_analytics_dropped"}
 
 
 @pytest.fixture(scope="module")
-def data_dir(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_dir(cluster: Any) -> Path:
+    return Path(cluster.address_info["session_dir"])
+
+
+@pytest.fixture(scope="module")
+def scraping(session_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Prometheus, at work before there is anything to see: Ray forgets the gauges of a build that has ended."""
+    discovery = session_dir / "prom_metrics_service_discovery.json"
+    eventually(discovery.exists, within_s=60)
+    with prometheus_running(tmp_path_factory.mktemp("prometheus"), free_port(), discovery, interval_s=1) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def data_dir(scraping: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index that a build has made on the cluster, so that the build's own figures are exported too."""
     data_dir = tmp_path_factory.mktemp("data")
     with DocSite({"index.html": page("Home", "The first page opens a file.")}) as site:
@@ -56,12 +70,7 @@ def data_dir(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def session_dir(cluster: Any) -> Path:
-    return Path(cluster.address_info["session_dir"])
-
-
-@pytest.fixture(scope="module")
-def prometheus(session_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(scraping: str, data_dir: Path) -> Iterator[str]:
     """Prometheus, once it has seen the service answer for a while: searches, mistakes, nothing found."""
     from ray import serve
 
@@ -69,17 +78,21 @@ def prometheus(session_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempP
 
     token, _ = create_key(data_dir / "keys.json", "test")
     port = free_port()
+    (queries := data_dir / "queries.jsonl").write_text(
+        json.dumps({"id": "q", "query": "open a file", "gold": ["https://docs.example.org/a.html#b"]})
+    )
+    config = ServeConfig(
+        data_dir=data_dir,
+        replicas=1,
+        port=port,
+        canary_queries=str(queries),
+        canary_key=token,
+        canary_interval_s=1,
+        analytics=AnalyticsConfig(query_log="hashes", flush_s=1),
+    )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    config = ServeConfig(data_dir=data_dir, replicas=1, analytics=AnalyticsConfig(query_log="hashes", flush_s=1))
     serve.run(build_application(config), name="raydex", route_prefix="/")
-    discovery = session_dir / "prom_metrics_service_discovery.json"
-    eventually(discovery.exists, within_s=60)
-    with (
-        RaydexClient(url := f"http://127.0.0.1:{port}", attempts=1, api_key=token) as client,
-        prometheus_running(
-            tmp_path_factory.mktemp("prometheus"), free_port(), discovery, interval_s=1
-        ) as prometheus_url,
-    ):
+    with RaydexClient(url := f"http://127.0.0.1:{port}", attempts=1, api_key=token) as client:
 
         def loaded() -> bool:
             client.search("open a file", k=3)
@@ -90,11 +103,11 @@ def prometheus(session_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempP
                 client.search(" ")
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 urllib.request.urlopen(f"{url}/search?query=file", timeout=10)
-            return any(value > 0 for row in over(prometheus_url, BUSY) for _, value in row.points)
+            return any(value > 0 for row in over(scraping, BUSY) for _, value in row.points)
 
         eventually(loaded, within_s=120)
         make_snapshot(data_dir / "docs", {"https://docs.example.org/a.html#b": "what it swaps to"}, HashEmbedder())
-        yield prometheus_url
+        yield scraping
     serve.shutdown()
 
 

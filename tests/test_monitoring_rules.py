@@ -43,6 +43,10 @@ def test_expressions_name_only_metrics_that_are_exported():
             assert re.sub(r"_(bucket|count|sum)$", "", name) in ours | OF_RAY, expr
 
 
+def test_the_meaning_of_each_metric_is_plain_ascii_as_ray_takes_nothing_else():
+    assert [metric.name for metric in METRICS.values() if not metric.help.isascii()] == []
+
+
 def test_expressions_name_only_recorded_series_that_there_are():
     recorded = {rule.name for rule in RECORDED}
     for expr in expressions():

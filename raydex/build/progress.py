@@ -107,16 +107,28 @@ class BuildMetrics:
         self._tags = {"index": index}
         self._pages = ray_metrics.Counter(*_declared("raydex_build_pages"))
         self._chunks = ray_metrics.Counter(*_declared("raydex_build_chunks"))
+        self._bytes = ray_metrics.Counter(*_declared("raydex_build_bytes"))
+        self._tokens = ray_metrics.Counter(*_declared("raydex_build_tokens"))
+        self._seconds = ray_metrics.Counter(*_declared("raydex_build_stage_seconds"))
         self._queue = ray_metrics.Gauge(*_declared("raydex_build_queue"))
 
     def crawled(self, receipt: CrawlReceipt) -> None:
-        for outcome, count in Counter(o.outcome for o in receipt.outcomes).items():
-            self._pages.inc(count, {**self._tags, "outcome": outcome})
+        for (outcome, reason), count in Counter((o.outcome, o.reason or o.origin) for o in receipt.outcomes).items():
+            self._add(self._pages, count, outcome=outcome, reason=reason or "none")
+        self._add(self._bytes, sum(o.bytes for o in receipt.outcomes if o.origin == "network"))
+        for stage, seconds in receipt.seconds.items():
+            self._add(self._seconds, seconds, stage=stage)
 
     def embedded(self, receipt: EmbedReceipt) -> None:
-        for origin, count in (("embedded", receipt.embedded), ("reused", receipt.reused)):
-            if count:
-                self._chunks.inc(count, {**self._tags, "origin": origin})
+        self._add(self._chunks, receipt.embedded, origin="embedded")
+        self._add(self._chunks, receipt.reused, origin="reused")
+        self._add(self._tokens, receipt.tokens, origin="embedded")
+        self._add(self._tokens, receipt.reused_tokens, origin="reused")
+        self._add(self._seconds, receipt.seconds, stage="embed")
+
+    def _add(self, counter: ray_metrics.Counter, amount: float, **labels: str) -> None:
+        if amount > 0:  # Ray refuses to count nothing
+            counter.inc(amount, {**self._tags, **labels})
 
     def queued(self, *, pages: int, embed_units: int) -> None:
         self._queue.set(pages, {**self._tags, "stage": "pages"})

@@ -434,6 +434,26 @@ class ServeConfig(IndexesConfig):
     analytics: AnalyticsConfig = AnalyticsConfig()
     telemetry: ServeTelemetryConfig = ServeTelemetryConfig()
 
+    canary_queries: str = Field(
+        "",
+        description="Judged queries (.jsonl, docs/evaluate.md) that a canary puts to this service again and again "
+        "(docs/monitoring.md).",
+    )
+    canary_base: str = Field("", description="What relative addresses in --canary-queries are relative to.")
+    canary_index: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Indexes that the canary searches (repeat the flag); without it, all that are served."
+    )
+    canary_interval_s: float = Field(300.0, ge=1, description="Seconds from one round of the canary to the next.")
+    canary_least_recall: float = Field(
+        0.0, ge=0, le=1, description="Recall@10 of the canary below which an alert is raised, whatever it was before."
+    )
+    canary_url: str = Field(
+        "", description="Where the canary asks, such as the address users have; without it, --host and --port."
+    )
+    canary_key: str = Field(
+        "", repr=False, description="API key with which the canary asks (better in the environment than in a flag)."
+    )
+
     rerank_model: str = Field(
         "",
         description="Cross-encoder that looks again at the best hits: a local folder or a Hugging Face name "
@@ -447,7 +467,7 @@ class ServeConfig(IndexesConfig):
         "places.",
     )
 
-    _names = field_validator("index", mode="before")(_split_names)
+    _names = field_validator("index", "canary_index", mode="before")(_split_names)
 
     @property
     def keys_path(self) -> Path | None:
@@ -461,6 +481,12 @@ class ServeConfig(IndexesConfig):
         """The folder of the query log; no index has a name that begins with `_`."""
         given = self.analytics.query_log_dir
         return self.folder / "_analytics" if given == Path() else given
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the service."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - the reverse
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def is_local(self) -> bool:

@@ -152,6 +152,30 @@ KEY_PANELS = (
         unit="percentunit",
         help="Of the whole machine. See RaydexMemoryShort.",
     ),
+    Panel(
+        id=13,
+        title="Canary: how well judged queries are answered",
+        targets=(
+            Target("raydex:canary_recall", "recall@10"),
+            Target(f"min({exported('raydex_canary_mrr')})", "MRR@10"),
+        ),
+        help="Empty without --canary-queries. " + METRICS["raydex_canary_recall"].help,
+    ),
+    Panel(
+        id=14,
+        title="Canary: queries a minute",
+        targets=(
+            Target(f"sum by (outcome) (rate({exported('raydex_canary_queries')}[{WINDOW}])) * 60", "{{outcome}}"),
+        ),
+        help=METRICS["raydex_canary_queries"].help,
+    ),
+    Panel(
+        id=15,
+        title="Canary: seconds to an answer",
+        targets=_quantiles(f"{exported('raydex_canary_seconds')}_bucket"),
+        unit="s",
+        help=METRICS["raydex_canary_seconds"].help,
+    ),
 )
 
 

@@ -40,6 +40,14 @@ STALE_DAYS: Mapping[Severity, int] = {"info": 3, "warn": 8, "page": 31}
 ZERO_RESULTS_RISE: Mapping[Severity, int] = {"info": 2, "warn": 4}
 """Times the share of the week before, and 5 % on top."""
 
+RECALL_LEFT: Mapping[Severity, float] = {"info": 0.95, "warn": 0.85, "page": 0.5}
+"""Share of its own mean of the week before below which the canary's recall is told."""
+
+LOW_RECALL: Mapping[Severity, float] = {"warn": 1, "page": 0.5}
+"""Shares of --canary-least-recall."""
+
+ROUNDS_MISSED: Mapping[Severity, int] = {"info": 3, "warn": 12}
+
 NO_PROBES = 'route!~"/healthz|/readyz"'
 NOT_OUR_FAULT = "ok|client_error|too_late"
 """Outcomes that use up no allowance. too_late: the caller gave the search less time than it takes."""
@@ -56,6 +64,7 @@ def exported(name: str) -> str:
 REFUSED_SWAPS = f'{exported("raydex_swaps")}{{outcome="refused"}}'
 REQUESTS = exported("raydex_requests")
 SECONDS = exported("raydex_request_seconds")
+CANARY_INTERVAL = f"max(max_over_time({exported('raydex_canary_interval_seconds')}[1d]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,11 @@ RECORDED = (
     ),
     Recorded("raydex:index_age_seconds", _index_age()),
     Recorded("raydex:snapshot_chunks", f"min by (index) ({exported('raydex_snapshot_chunks')})"),
+    Recorded("raydex:canary_recall", f"min({exported('raydex_canary_recall')})"),
+    Recorded(  # over a day: a canary that is gone tells nothing any more
+        "raydex:canary_age_seconds",
+        f"time() - max(max_over_time({exported('raydex_canary_last_round_timestamp_seconds')}[1d]))",
+    ),
     Recorded(
         "raydex:memory_used_share",
         "max by (ip) (ray_node_mem_used) / max by (ip) (ray_node_mem_total)",
@@ -324,6 +338,43 @@ ALERTS = (
                 for_s=15 * MINUTE,
             )
             for severity, times in ZERO_RESULTS_RISE.items()
+        ),
+    ),
+    Alert(
+        name="RaydexCanaryRecallDrop",
+        summary="The canary finds {{ $value | humanizePercentage }} of the right sections, less than its own mean of "
+        "the week before.",
+        stages=tuple(
+            Stage(
+                severity=severity,
+                terms=(Term("raydex:canary_recall", f"< {left} * avg_over_time(raydex:canary_recall[1w] offset 1h)"),),
+                for_s=15 * MINUTE,
+            )
+            for severity, left in RECALL_LEFT.items()
+        ),
+    ),
+    Alert(
+        name="RaydexCanaryRecallLow",
+        summary="The canary finds {{ $value | humanizePercentage }} of the right sections, less than is set as least.",
+        stages=tuple(
+            Stage(
+                severity=severity,
+                terms=(Term("raydex:canary_recall", f"< {share} * max({exported('raydex_canary_least_recall')})"),),
+                for_s=15 * MINUTE,
+            )
+            for severity, share in LOW_RECALL.items()
+        ),
+    ),
+    Alert(
+        name="RaydexCanarySilent",
+        summary="The canary has ended no round for {{ $value | humanizeDuration }}.",
+        stages=tuple(
+            Stage(
+                severity=severity,
+                terms=(Term("raydex:canary_age_seconds", f"> {missed} * {CANARY_INTERVAL}"),),
+                for_s=2 * MINUTE,
+            )
+            for severity, missed in ROUNDS_MISSED.items()
         ),
     ),
     Alert(

@@ -29,6 +29,9 @@ KEY, METER, STANDING = "raydex.key", "raydex.meter", "raydex.standing"
 OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
 ADMIN = "/admin"
 
+KEYS_COUNTED = 50
+"""By id: each is a series in Prometheus, for each replica."""
+
 HARMLESS_HOST = re.compile(r"[^.]*|.*\.localhost|[0-9.]+|\[[0-9a-f:.]+\]", re.IGNORECASE)
 """Names that no stranger's DNS can bring to this machine: those without a dot, localhost, addresses."""
 
@@ -77,6 +80,7 @@ class Access:
 
     def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: KeyRing, meter: Meter, recorder: Recorder) -> None:
         self._app, self._config, self._keys, self._meter, self._recorder = app, config, keys, meter, recorder
+        self._counted: set[str] = set()
         self._is_open = config.access.allow_anonymous
         self._guards_names = config.is_local and not self._is_open
 
@@ -87,6 +91,8 @@ class Access:
         try:
             path = get_route_path(scope)  # as the router sees it: nothing may be admin to one and not to the other
             scope[KEY] = key = self._caller(scope, path)
+            if key:
+                self._count(key.key_id)
             if path not in OPEN_ROUTES:
                 scope[METER] = self._meter
                 scope[STANDING] = standing = await self._meter.count(key or ANONYMOUS)
@@ -99,6 +105,11 @@ class Access:
             await respond_to(scope, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _count(self, key_id: str) -> None:
+        if len(self._counted) < KEYS_COUNTED:
+            self._counted.add(key_id)
+        self._recorder.count("raydex_key_requests", key=key_id if key_id in self._counted else "other")
 
     def _caller(self, scope: Scope, path: str) -> Key | None:
         """Return who asks; None: anybody, while keys are off. Raises AuthError or Forbidden."""

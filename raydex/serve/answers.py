@@ -6,7 +6,7 @@ Found → encode → Answer(body without its timings) → kept → + timings_s �
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 
@@ -53,13 +53,24 @@ class Body(msgspec.Struct, frozen=True):
     facets: dict[str, dict[str, int]]
 
 
+class Outcome(NamedTuple):
+    """What is counted of an answer. top_score: cosine of the result of rank 1, if it is there and was looked at."""
+
+    hits: int
+    confidence: float | None = None
+    top_score: float | None = None
+
+    @classmethod
+    def of(cls, found: Found) -> Self:
+        top = found.hits[0] if found.hits and found.hits[0].rank == 1 else None
+        return cls(len(found.hits), found.confidence, top.scores.get("dense") if top else None)
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """body: JSON, open at its end. hits: how many results it has; best: URL of the first. is_whole: another try
-    gives no better one.
-    """
+    """body: JSON, open at its end. best: URL of the first result. is_whole: another try gives no better one."""
 
     body: bytes
-    hits: int
+    outcome: Outcome
     best: str = ""
     is_whole: bool = True
 
@@ -71,7 +82,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 def encode(found: Found, *, message: str, snapshot: Mapping[str, str]) -> Answer:
     body = Body("ok", message, snapshot, found.confidence, passages(found.hits), found.facets)
     best = found.hits[0].chunk.url if found.hits else ""
-    return Answer(_encode(body)[:-1], len(found.hits), best, not found.fell_through)
+    return Answer(_encode(body)[:-1], Outcome.of(found), best, not found.fell_through)
 
 
 def passages(hits: Sequence[Hit]) -> list[Passage]:

@@ -146,7 +146,7 @@ def create_app(
     app.include_router(admin_routes(backend), tags=["admin"])
     app.include_router(feedback_routes(backend, config, insights))
     if isinstance(backend.recorder, Recent):
-        app.include_router(ops_routes(backend.recorder, insights), tags=["health"])
+        app.include_router(ops_routes(backend.recorder, insights, backend.canary_window), tags=["health"])
     app.router.routes.insert(0, SearchRoute(searching))
     return app
 

@@ -30,13 +30,15 @@ from ray.serve.schema import LoggingConfig
 from raydex.cluster import TOKEN_FILE, ray_running
 from raydex.config import ServeConfig
 from raydex.errors import ConfigError, RaydexError
+from raydex.evaluate import Golden
 from raydex.metrics import METRICS, Metric
 from raydex.records import Vectors
 from raydex.serve import accesslog
 from raydex.serve.app import create_app
+from raydex.serve.canary import golden_of, keep_asking
 from raydex.serve.engine import Engine
 from raydex.serve.lane import EmbedItem, Lane, Result
-from raydex.serve.recent import Recent
+from raydex.serve.recent import Recent, Window
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import PATIENCE_S, Council, Plan, Report, SwapCouncil
 from utils.logs import EventFormatter, LogFormat
@@ -62,6 +64,7 @@ COUNCIL_REQUESTS = 1024
 
 COUNCIL_TIMEOUT_S = 30.0
 LEAVE_TIMEOUT_S = 2.0
+CANARY_TIMEOUT_S = 2.0
 
 
 class RayRecorder:
@@ -87,20 +90,26 @@ class SearchService:
     one processor of a process at a time.
     """
 
-    async def __init__(self, config: ServeConfig, council: DeploymentHandle[Any] | None = None) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self,
+        config: ServeConfig,
+        council: DeploymentHandle[Any] | None = None,
+        canary: DeploymentHandle[Any] | None = None,
+    ) -> None:
         """council: of all replicas; without it, this one is the only one. Ray Serve awaits this."""
         _log_with_serve(config.telemetry.log_format)
-        self._config = config
+        self._config, self._canary = config, canary
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
         agreed = await RemoteCouncil(council).serving() if council else {}
         threads = max(1, _processors() // replicas_of(config))
         self.engine = Engine(config, threads=threads, agreed=agreed)
         self.recorder: Recorder = Recent(RayRecorder())
         self._lane = Lane(
-            partial(embed_mixed, self.engine),
+            self._embed,
             threads=threads,
             batch=config.embed_batch,
             most_waiting=config.max_waiting,
+            begun=partial(self.recorder.observe, "raydex_queue_seconds"),
         )
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.name: str = serve.get_replica_context().replica_id.unique_id
@@ -119,6 +128,14 @@ class SearchService:
         finally:
             self.recorder.set("raydex_waiting", self._lane.waiting)
 
+    def _embed(self, items: Sequence[EmbedItem]) -> list[Vectors]:
+        self.recorder.observe("raydex_embed_batch", len(items))
+        return embed_mixed(self.engine, items)
+
+    async def canary_window(self) -> Window | None:
+        found = self._canary and await _tried("canary", self._canary.window.remote(), CANARY_TIMEOUT_S)
+        return cast(Window | None, found)
+
 
 def _needed(vector: Vectors | None) -> Vectors:
     assert vector is not None  # noqa: S101 - for mypy
@@ -132,24 +149,45 @@ class RemoteCouncil:
         self._handle = handle
 
     async def follow(self, member: str, report: Report, seen: int) -> Plan | None:
-        return cast(Plan | None, await self._tried(self._handle.follow.remote(member, report, seen), COUNCIL_TIMEOUT_S))
+        return cast(
+            Plan | None, await _tried("council", self._handle.follow.remote(member, report, seen), COUNCIL_TIMEOUT_S)
+        )
 
     async def reload(self) -> Plan | None:
-        return cast(Plan | None, await self._tried(self._handle.reload.remote(), PATIENCE_S + COUNCIL_TIMEOUT_S))
+        return cast(Plan | None, await _tried("council", self._handle.reload.remote(), PATIENCE_S + COUNCIL_TIMEOUT_S))
 
     async def leave(self, member: str) -> None:
-        await self._tried(self._handle.leave.remote(member), LEAVE_TIMEOUT_S)
+        await _tried("council", self._handle.leave.remote(member), LEAVE_TIMEOUT_S)
 
     async def serving(self) -> dict[str, str]:
         """Return what the other replicas serve."""
-        return cast(dict[str, str], await self._tried(self._handle.serving.remote(), COUNCIL_TIMEOUT_S) or {})
+        return cast(dict[str, str], await _tried("council", self._handle.serving.remote(), COUNCIL_TIMEOUT_S) or {})
 
-    async def _tried(self, response: Any, timeout_s: float) -> Any:
-        try:
-            return await asyncio.wait_for(response, timeout_s)
-        except (RayError, RayServeException, TimeoutError) as error:
-            logger.warning("council not reached reason=%s", error)
-            return None
+
+class Canary:
+    """The canary as a deployment of its own: when no replica answers, it is what tells so."""
+
+    async def __init__(self, config: ServeConfig, golden: Golden) -> None:  # type: ignore[misc]
+        _log_with_serve(config.telemetry.log_format)
+        self._recent = Recent(RayRecorder())
+        self._asking = asyncio.create_task(keep_asking(config, golden, self._recent))
+
+    async def window(self) -> Window:
+        return self._recent.window()
+
+    def check_health(self) -> None:
+        """Ray Serve starts it anew when this raises."""
+        if self._asking.done():
+            self._asking.result()
+
+
+async def _tried(who: str, response: Any, timeout_s: float) -> Any:
+    """Return what another deployment answers; None while it cannot be reached."""
+    try:
+        return await asyncio.wait_for(response, timeout_s)
+    except (RayError, RayServeException, TimeoutError) as error:
+        logger.warning("not reached deployment=%s reason=%s", who, error)
+        return None
 
 
 def _log_with_serve(kind: LogFormat) -> None:
@@ -218,12 +256,16 @@ def build_application(config: ServeConfig) -> serve.Application:
         ),
     )
     service = deploy(serve.ingress()(SearchService))
-    if replicas_of(here) == 1:
-        return service.bind(here)
-    council = serve.deployment(
-        name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
-    )(Council)
-    return service.bind(here, council.bind(here))
+    beside: dict[str, Any] = {}
+    if replicas_of(here) > 1:
+        council = serve.deployment(
+            name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
+        )(Council)
+        beside["council"] = council.bind(here)
+    if golden := golden_of(config):
+        canary = serve.deployment(name="Canary", ray_actor_options={"num_cpus": 0})(Canary)
+        beside["canary"] = canary.bind(here, golden)
+    return service.bind(here, **beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +309,8 @@ def _deploy(config: ServeConfig, log_dir: Path) -> None:
 
 def _addresses(config: ServeConfig, context: Any) -> Addresses:
     session_dir = Path(context.address_info["session_dir"])
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 - the reverse
     return Addresses(
-        url=f"http://{f'[{host}]' if ':' in host else host}:{config.port}",
+        url=config.url,
         dashboard_url=f"http://{context.dashboard_url}",
         token_hint=_token_hint(),
         service_discovery=session_dir / "prom_metrics_service_discovery.json",

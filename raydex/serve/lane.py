@@ -9,6 +9,7 @@ load the model reads several queries at once. One hop to a thread and back for e
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -32,13 +33,26 @@ class _Job:
     work: Callable[[Vectors | None], Any]
     context: Context
     future: "asyncio.Future[Any]"
+    queued_at: float
 
 
 class Lane:
-    """threads: how many work at once. most_waiting: more are refused, so that nobody waits in vain."""
+    """threads: how many work at once. most_waiting: more are refused, so that nobody waits in vain.
 
-    def __init__(self, embed: Embed, *, threads: int, batch: int, most_waiting: int) -> None:
+    begun: told the seconds that each job has waited when a thread takes it, in that thread.
+    """
+
+    def __init__(
+        self,
+        embed: Embed,
+        *,
+        threads: int,
+        batch: int,
+        most_waiting: int,
+        begun: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._embed, self._threads, self._batch, self._most = embed, threads, batch, most_waiting
+        self._begun = begun
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._admitted = 0
         for number in range(threads):
@@ -60,7 +74,7 @@ class Lane:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._admitted += 1
         try:
-            self._jobs.put(_Job(item, work, copy_context(), future))
+            self._jobs.put(_Job(item, work, copy_context(), future, time.monotonic()))
             return await future
         finally:
             self._admitted -= 1
@@ -78,6 +92,9 @@ class Lane:
             jobs.clear()  # or the last request would keep its snapshot open until the next one comes
 
     def _work_on(self, jobs: Sequence[_Job]) -> None:
+        now = time.monotonic()
+        for job in jobs:
+            self._begun(now - job.queued_at)
         items = [job.item for job in jobs if job.item is not None]
         try:
             vectors = iter(self._embed(items) if items else ())

@@ -6,7 +6,7 @@ A key that may see some indexes only is shown those. What people look for is sho
 one replica that answers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from xml.etree.ElementTree import Element, SubElement
 
 from fastapi import APIRouter, Request
@@ -28,7 +28,7 @@ NOTE = "The last half hour of the replica that answered. For all of them, and lo
 Allowed = frozenset[str] | None
 
 
-def ops_routes(recent: Recent, insights: Insights) -> APIRouter:
+def ops_routes(recent: Recent, insights: Insights, canary: Callable[[], Awaitable[Window | None]]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/ops", summary="The key series of this replica, as a page", response_class=HTMLResponse)
@@ -36,20 +36,23 @@ def ops_routes(recent: Recent, insights: Insights) -> APIRouter:
         allowed = allowed_indexes(request.scope)
         has_report = insights.log.is_on and may_see_report(request.scope)
         told = report_sections(await insights.recent(allowed)) if has_report else []
-        return render(ops_page(recent.window(), allowed, told))
+        return render(ops_page(recent.window(), await canary(), allowed, told))
 
     return router
 
 
-def ops_page(window: Window, allowed: Allowed, told: Sequence[Element] = ()) -> Element:
+def ops_page(window: Window, canary: Window | None, allowed: Allowed, told: Sequence[Element] = ()) -> Element:
     """told: sections below the charts."""
     note = Element("p", {"class": "quiet"})
     note.text = NOTE
     parts = [note]
     for panel in KEY_PANELS:
-        if panel.id not in LINES:
+        if panel.id in LINES:
+            lines = LINES[panel.id](window, allowed)
+        elif canary and panel.id in OF_CANARY:
+            lines = OF_CANARY[panel.id](canary, allowed)
+        else:
             continue
-        lines = LINES[panel.id](window, allowed)
         section = Element("section", {"title": panel.help})
         SubElement(section, "h3").text = panel.title
         if lines:
@@ -101,6 +104,28 @@ def _index_ages(window: Window, allowed: Allowed) -> list[Line]:
     return _of_indexes(ages, allowed)
 
 
+def _canary_figures(window: Window, allowed: Allowed) -> list[Line]:
+    """Of all indexes together: nothing for a key that may see some only."""
+    told = {"recall@10": "raydex_canary_recall", "MRR@10": "raydex_canary_mrr"}
+    if allowed is not None:
+        return []
+    return _lines((word, points) for word, name in told.items() for points in window.latest(name).values())
+
+
+def _canary_seconds(window: Window, allowed: Allowed) -> list[Line]:
+    if allowed is not None:
+        return []
+    return _lines(
+        (f"p{share * 100:.0f}", points)
+        for share in (0.5, 0.95, 0.99)
+        for points in window.quantiles("raydex_canary_seconds", share).values()
+    )
+
+
+def _canary_queries(window: Window, allowed: Allowed) -> list[Line]:
+    return _lines(window.counted("raydex_canary_queries", "outcome").items()) if allowed is None else []
+
+
 def _gauge(name: str) -> Callable[[Window, Allowed], list[Line]]:
     return lambda window, allowed: _of_indexes(window.latest(name), allowed)
 
@@ -137,3 +162,10 @@ LINES: dict[int, Callable[[Window, Allowed], list[Line]]] = {
     10: _gauge("raydex_last_run_failures"),
 }
 """By the id of the panel. Memory is not among them: a process does not know its machine's."""
+
+OF_CANARY: dict[int, Callable[[Window, Allowed], list[Line]]] = {
+    13: _canary_figures,
+    14: _canary_queries,
+    15: _canary_seconds,
+}
+"""The same of what the canary remembers."""

@@ -14,8 +14,10 @@ from typing import Protocol, TypeVar
 from raydex.config import ServeConfig
 from raydex.errors import IndexNotFound, QueryError, SnapshotError
 from raydex.records import Found, Query, StageTimes, Vectors
+from raydex.serve.answers import Outcome
 from raydex.serve.deadlines import Deadline
 from raydex.serve.engine import PROBE, Engine, OpenIndex
+from raydex.serve.recent import Window
 from raydex.serve.recorder import Recorder
 from raydex.serve.swapping import Council, SwapCouncil
 from raydex.tracing import request_trace, stage_times
@@ -40,6 +42,9 @@ class Backend(Protocol):
     async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
         """Return what work makes of the vector of item, (model_id, text), in a thread; without item, of None."""
 
+    async def canary_window(self) -> Window | None:
+        """Return the canary's last half hour; None without a canary, or while it cannot be reached."""
+
 
 class DirectBackend:
     """Serves from this process alone, for tests and small uses; queries of different requests are not batched."""
@@ -56,6 +61,9 @@ class DirectBackend:
     async def run(self, item: tuple[str, str] | None, work: Callable[[Vectors | None], Result]) -> Result:
         vector = (await self.embed(item[0], [item[1]]))[0] if item else None
         return await asyncio.to_thread(work, vector)
+
+    async def canary_window(self) -> Window | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +151,15 @@ async def find(
     model_id = indexes[0].model_id
     texts = [query.text for query in queries]
     vectors = None
+    times.add("validate", (validated := time.perf_counter()) - started)
     async with deadline.kept():
         if any(query.mode != "lexical" for query in queries):
             vectors = await backend.embed(model_id, texts)
-            times.add("embed", time.perf_counter() - started)
+            times.add("embed", time.perf_counter() - validated)
         search = partial(engine.find, times=times, before_each=deadline.check, seconds_left=deadline.seconds_left)
         found = await asyncio.to_thread(search, indexes, queries, vectors)
     times.add("total", time.perf_counter() - started)
-    record(backend.recorder, [len(answer.hits) for answer in found], times)
+    record(backend.recorder, [Outcome.of(answer) for answer in found], times)
     for reason in filter(None, (answer.fell_through for answer in found)):
         backend.recorder.count("raydex_rerank_fall_through", reason=reason)
     return Findings(
@@ -213,11 +222,15 @@ def describe(config: ServeConfig, queries: Sequence[Query], snapshots: Mapping[s
             trace.facts["raydex.query"] = "\n".join(query.text for query in queries)
 
 
-def record(recorder: Recorder, hits: Sequence[int], times: StageTimes) -> None:
-    """hits: of each query, how many it found."""
+def record(recorder: Recorder, outcomes: Sequence[Outcome], times: StageTimes) -> None:
+    """outcomes: of each query."""
     for stage, seconds in times.seconds.items():
         recorder.observe("raydex_search_stage_seconds", seconds, stage=stage)
-    for count in hits:
-        recorder.observe("raydex_results", count)
-        if not count:
+    for outcome in outcomes:
+        recorder.observe("raydex_results", outcome.hits)
+        if not outcome.hits:
             recorder.count("raydex_zero_result_queries")
+        if outcome.confidence is not None:
+            recorder.observe("raydex_confidence", outcome.confidence)
+        if outcome.top_score is not None:
+            recorder.observe("raydex_top_score", outcome.top_score)

@@ -4,9 +4,9 @@ GET /search?query=…  →  SearchResponse        POST /search {"queries": […]
 GET /suggest?query=…  →  SuggestResponse
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from raydex.records import Grouping, NameKind, SearchMode, SectionKind
 
@@ -186,6 +186,12 @@ class SectionResponse(BaseModel):
     snapshot: Snapshots
 
 
+def _passed(gate: dict[str, Any]) -> dict[str, Any]:
+    """Take the gate as report.json tells it, of which only what was passed is told here."""
+    checks = gate.get("checks")
+    return {check: told == "passed" for check, told in checks.items()} if isinstance(checks, dict) else gate
+
+
 class LastBuild(BaseModel):
     """Figures of the newest build, from its report.json."""
 
@@ -195,6 +201,10 @@ class LastBuild(BaseModel):
     snapshot_id: str = ""
     pages: dict[str, int] = {}
     chunks: dict[str, int] = {}
+    tokens_embedded: int = 0
+    tokens_reused: int = 0
+    downloaded_bytes: int = 0
+    gate: Annotated[dict[str, bool], BeforeValidator(_passed), Field(description="Check of the gate → passed.")] = {}
     timings_s: dict[str, float] = {}
 
 

@@ -94,10 +94,12 @@ class Searching:
         indexes = select_allowed(engine, parameters.index, allowed)
         skipped = () if parameters.index else skipped_names(engine, allowed)
         query, ids, times = query_of(parameters.query, parameters), snapshot_ids(indexes), stage_times()
+        validated = time.perf_counter()
 
         def work(vector: Vectors | None) -> Answer:
+            times.add("validate", validated - started)
             if vector is not None:
-                times.add("embed", time.perf_counter() - started)
+                times.add("embed", time.perf_counter() - validated)
             rows = None if vector is None else vector[np.newaxis]
             search = partial(engine.find, before_each=deadline.check, seconds_left=deadline.seconds_left)
             found = search(indexes, [query], rows, times=times)[0]
@@ -115,10 +117,10 @@ class Searching:
         async with deadline.kept():
             answer, origin = await self._answers.get(key, lambda: self._backend.run(item, work))
         times.add("total", time.perf_counter() - started)
-        record(self._backend.recorder, [answer.hits], times)
+        record(self._backend.recorder, [answer.outcome], times)
         self._backend.recorder.count("raydex_answers", origin=origin)
         if not query.offset:  # a further page is no further search
-            self._insights.searched(scope, query.text, list(ids), results=answer.hits, best=answer.best)
+            self._insights.searched(scope, query.text, list(ids), results=answer.outcome.hits, best=answer.best)
         return answer.with_timings(times.seconds)
 
 

@@ -62,6 +62,11 @@ def _record_build(index: str, build: LastBuild, recorder: Recorder) -> None:
         recorder.set("raydex_last_build_pages", pages, index=index, outcome=outcome)
     for origin, chunks in build.chunks.items():
         recorder.set("raydex_last_build_chunks", chunks, index=index, origin=origin)
+    recorder.set("raydex_last_build_tokens", build.tokens_embedded, index=index, origin="embedded")
+    recorder.set("raydex_last_build_tokens", build.tokens_reused, index=index, origin="reused")
+    recorder.set("raydex_last_build_bytes", build.downloaded_bytes, index=index)
+    for check, is_passed in build.gate.items():
+        recorder.set("raydex_last_build_gate", float(is_passed), index=index, check=check)
     for stage, seconds in build.timings_s.items():
         recorder.set("raydex_last_build_seconds", seconds, index=index, stage=stage)
 

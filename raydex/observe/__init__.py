@@ -1,0 +1,1 @@
+"""What watches a running service from outside, as its users see it."""
