@@ -45,6 +45,7 @@ PYTHON = "python-docs"
 SHOWN = ("page-hit@1", "pages-hit@5", "section-hit@5", "page-nDCG@10")
 DEPTH = 50
 CHUNKED = (PYTHON, "sphinx")  # whose chunks are embedded again
+BY_WORDS = ", mode=lexical"
 EVERY = 4  # of the queries of other sites, one is asked to judge confidence
 
 LEXICAL: dict[str, dict[str, int]] = {
@@ -266,6 +267,45 @@ def tables(results: Mapping[str, Any]) -> Iterator[str]:
                 yield f"| {name} | {kind} | {by['mean']:+.3f} | {by['low']:+.3f} to {by['high']:+.3f} |"
 
 
+NAMES = {
+    PYTHON: "Python",
+    "sphinx": "Sphinx",
+    "django": "Django",
+    "git": "Git",
+    "sqlalchemy": "SQLAlchemy",
+    "postgresql": "PostgreSQL",
+}
+FUSED_BY_RANK = "sections, RRF of both"
+
+
+def doc_rows(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the rows of the tables in docs/retrieval.md."""
+    for site, name in NAMES.items():
+        systems = results[site]["systems"]
+        for ranking_name, shown in (("as it is", "ours"), (FUSED_BY_RANK, FUSED_BY_RANK)):
+            means = " | ".join(f"{systems[ranking_name]['all'][metric]:.3f}" for metric in SHOWN)
+            yield f"| {name} ({results[site]['queries']}) | {shown} | {means} |"
+    python = results[PYTHON]
+    for kind in python["systems"]["as it is"]:
+        if kind != "all":
+            theirs = {name: python["systems"][name][kind][DECIDING] for name in python["against"]}
+            best = max(theirs, key=lambda name: theirs[name])
+            by = python["against"][best][kind]
+            interval = f"{by['mean']:+.3f} ({by['low']:+.3f} to {by['high']:+.3f})"
+            yield f"| {kind} ({by['count']}) | {best} | {theirs[best]:.3f} | {interval} |"
+    for group in GROUPS:
+        sites = [results[site][group] for site in NAMES if group in results[site]]
+        for variant in (name for name in sites[0] if not name.endswith(BY_WORDS)):
+            cells = [_cell(of, variant) for of in sites]
+            yield f"| {variant} | {' | '.join(cells)} |"
+
+
+def _cell(rows: Mapping[str, Any], variant: str) -> str:
+    alone = rows.get(variant + BY_WORDS)
+    fused = f"{rows[variant]['all'][DECIDING]:.3f}"
+    return f"{fused} / {alone['all'][DECIDING]:.3f}" if alone else fused
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sites", type=Path, required=True, help="Folder of sites (bench/query_sets.py).")
@@ -290,7 +330,7 @@ def main() -> int:
             if groups:
                 results[site.name] = results.get(site.name, {}) | measure(site, groups, sites)
             RESULTS.write_text(json.dumps({"sites": results, "model": MODEL}, indent=1) + "\n", "utf-8")
-    print(*tables(results), sep="\n")
+    print(*tables(results), *doc_rows(results), sep="\n")
     return 0
 
 

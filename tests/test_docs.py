@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import serve_large
+from bench import ablation, serve_large
 from bench.serve import doc_rows, readme_row
 from raydex.config import CODE_VERSION
 
@@ -126,6 +126,13 @@ def test_retrieval_numbers_of_the_readme_are_those_that_the_bench_wrote():
     shown = ("page-hit@1", "pages-hit@5", "section-hit@5", "page-nDCG@10")
     words = ", ".join(f"{name} {means[name]['mean']:.2f}" for name in shown).replace("page-nDCG", "nDCG")
     assert words in (ROOT / "README.md").read_text(), f"README.md should say {words!r} (bench/results/retrieval.json)"
+
+
+def test_numbers_of_the_retrieval_page_are_those_that_the_bench_wrote():
+    sites = json.loads((ROOT / "bench" / "results" / "ablation.json").read_text())["sites"]
+    page = (ROOT / "docs" / "retrieval.md").read_text()
+    for row in ablation.doc_rows(sites):
+        assert row in page, f"docs/retrieval.md should say {row!r} (bench/results/ablation.json)"
 
 
 def test_symbol_numbers_of_the_readme_are_those_that_the_bench_wrote():
