@@ -182,7 +182,10 @@ class Searcher:
         bm25[rows.searchsorted(lexical[1])] = lexical[0]
         for row, value in defined.items():
             bonus[rows.searchsorted(row)] = value
-        cosine = self.dense.cosines(vector, rows)
+        cosine = np.empty(len(rows), np.float32)
+        is_unknown = np.ones(len(rows), bool)
+        is_unknown[known := rows.searchsorted(dense[1])] = False
+        cosine[known], cosine[is_unknown] = dense[0], self.dense.cosines(vector, rows[is_unknown])
         candidates = Candidates(
             rows=rows,
             cosine=cosine.astype(np.float64),
