@@ -21,8 +21,8 @@ are 250 to 300 with those that bytes cannot tell from them, and of 4 shards each
 50 is asked again."""
 
 WITH_THOSE_WITHIN_SLACK_OF_ALL = 4
-"""The same for bytes of all shards joined, which have one step: of 100,000 chunks they cannot tell 330 from the 200 best
-for half of the queries, and 720 for one in twenty. A heap of 800 takes a fifth longer than one of 300."""
+"""The same for bytes of all shards joined, which have one step: of 100,000 chunks they cannot tell 330 from the 200
+best for half of the queries, and 720 for one in twenty. A heap of 800 takes a fifth longer than one of 300."""
 
 GROWTH = 4
 
