@@ -130,6 +130,12 @@ def test_what_cannot_be_written_is_counted_and_does_not_stay_in_memory(tmp_path,
     assert told == {"raydex_analytics_dropped": 1}
 
 
+def test_a_judged_url_that_no_library_can_read_is_kept_as_any_other(tmp_path, told):
+    config = config_of(tmp_path)
+    filled(config, told, event("open a file", kind="up", url="https://[x#y"), event("open a file"))
+    assert {row["page"] for row in rows(config)} == {"https://[x", IO}
+
+
 def test_closing_writes_what_waits(tmp_path, told):
     config = config_of(tmp_path, flush_s=3600)
     log = QueryLog(config, told)
@@ -166,6 +172,13 @@ def test_another_query_within_minutes_is_another_try_unless_a_result_was_opened(
         PageCount(page=IO, best=9, asked_again=3, clicks=3, up=0, down=0),
         PageCount(page=DATES, best=3, asked_again=0, clicks=0, up=0, down=3),
     ]
+
+
+def test_queries_of_one_batch_are_no_other_tries_of_each_other(tmp_path, told):
+    events = [event(query, session=name) for name in "abc" for query in ("read file", "open a file")]
+    found = filled(config_of(tmp_path), told, *events).report(days=1, most=5, allowed=None)
+    assert found.reformulations == []
+    assert found.pages[0].asked_again == 0
 
 
 def test_who_may_see_some_indexes_is_told_of_those_alone(tmp_path, told):

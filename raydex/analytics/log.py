@@ -13,7 +13,6 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urldefrag
 
 from raydex.analytics.redaction import redact
 from raydex.analytics.report import COLUMNS, Report, report
@@ -146,7 +145,7 @@ class QueryLog:
             "caller": hasher.caller(day, event.key_id),
             "indexes": list(event.indexes),
             "results": event.results,
-            "page": urldefrag(event.url).url,
+            "page": event.url.partition("#")[0],  # urldefrag refuses some of what a caller may send
         }
 
 

@@ -112,7 +112,8 @@ def _counts(searches: pa.Table) -> list[QueryCount]:
 def _tries(rows: pa.Table, again_s: float) -> pa.Table:
     """Return (session, name, then, page): a search, and the other one right after it in the same session.
 
-    rows: by session and time. A click between the two ends the first: something was found.
+    rows: by session and time. A click between the two ends the first: something was found. What is asked within one
+    second, as the queries of a batch are, is no other try, and has no order.
     """
     this, after = rows.slice(0, max(0, len(rows) - 1)), rows.slice(1)
     columns = {"session": this["session"], "name": this["name"], "then": after["name"], "page": this["page"]}
@@ -120,6 +121,7 @@ def _tries(rows: pa.Table, again_s: float) -> pa.Table:
     is_try = pc.and_(pc.equal(this["kind"], "search"), pc.equal(after["kind"], "search"))
     is_try = pc.and_(is_try, pc.equal(this["session"], after["session"]))
     is_try = pc.and_(is_try, pc.not_equal(this["name"], after["name"]))
+    is_try = pc.and_(is_try, pc.greater(seconds, 0))
     return pa.table(columns).filter(pc.and_(is_try, pc.less_equal(seconds, again_s)))
 
 
