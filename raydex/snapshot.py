@@ -210,7 +210,7 @@ def make_live(index_dir: Path, snapshot_id: str, event: str) -> None:
     digest = manifest_digest(index_dir, snapshot_id)
     note(index_dir, event, snapshot_id, before=current_id(index_dir), manifest_sha256=digest)
     write_bytes(index_dir / "CURRENT", f"{snapshot_id}\n".encode())
-    logger.info("snapshot published snapshot=%s event=%s", snapshot_id, event)
+    logger.info("snapshot published snapshot=%s move=%s", snapshot_id, event)
 
 
 def snapshot_ids(index_dir: Path) -> list[str]:

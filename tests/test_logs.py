@@ -87,6 +87,7 @@ def test_every_event_is_some_fixed_words_and_a_named_field_for_each_value():
     for event, _, fields, given in events_in_the_source():
         assert "%" not in event
         assert len(fields) == given, event
+        assert {"time", "level", "logger", "event", "traceback"}.isdisjoint(fields), event
 
 
 def test_every_event_is_documented_with_its_level_and_fields_and_no_other_is():
