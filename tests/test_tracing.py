@@ -80,6 +80,8 @@ def test_a_request_is_a_span_with_a_span_for_each_stage_of_each_index(data_dir):
     assert {span.name for span in parts} == STAGES
     assert all(span.parent.span_id == root.context.span_id for span in parts)
     assert all(root.start_time <= span.start_time <= span.end_time <= root.end_time for span in parts)
+    ended = {span.name: span.end_time for span in parts if span.name in {"validate", "embed"}}
+    assert ended["validate"] < ended["embed"]
     scans = Counter(span.attributes.get("raydex.index") for span in parts if span.name == "scan")
     assert scans == {"docs": 1, "other": 1}
 

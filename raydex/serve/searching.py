@@ -5,7 +5,7 @@ answer is sent as it was encoded. What is not goes to FastAPI's own route, which
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Annotated, Any, get_origin
 from urllib.parse import parse_qsl
@@ -97,7 +97,6 @@ class Searching:
         validated = time.perf_counter()
 
         def work(vector: Vectors | None) -> Answer:
-            times.add("validate", validated - started)
             if vector is not None:
                 times.add("embed", time.perf_counter() - validated)
             rows = None if vector is None else vector[np.newaxis]
@@ -111,11 +110,15 @@ class Searching:
             times.add("serialise", time.perf_counter() - encoding)
             return answer
 
+        def make() -> Awaitable[Answer]:
+            times.add("validate", validated - started)
+            return self._backend.run(item, work)
+
         item = None if query.mode == "lexical" else (indexes[0].model_id, query.text)
         key = (tuple(ids.items()), skipped, query)
         describe(config, [query], ids)
         async with deadline.kept():
-            answer, origin = await self._answers.get(key, lambda: self._backend.run(item, work))
+            answer, origin = await self._answers.get(key, make)
         times.add("total", time.perf_counter() - started)
         record(self._backend.recorder, [answer.outcome], times)
         self._backend.recorder.count("raydex_answers", origin=origin)
