@@ -122,6 +122,11 @@ def test_a_verdict_that_cannot_be_meant_is_refused(started, recorder, wrong, sta
     assert recorder.values("raydex_feedback", kind="click") == []
 
 
+def test_a_report_of_two_numbers_of_days_is_refused(started):
+    refused = started().get("/admin/report?days=1&days=2")
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "days")
+
+
 def test_the_report_is_for_admins_and_of_the_indexes_they_may_see(started, data_dir):
     tokens = {
         name: create_key(data_dir / "keys.json", name, scopes=scopes, indexes=indexes)[0]

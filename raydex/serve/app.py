@@ -144,7 +144,7 @@ def create_app(
     app.include_router(_content_routes(backend, config), tags=["content"])
     app.include_router(_health_routes(backend), tags=["health"])
     app.include_router(admin_routes(backend), tags=["admin"])
-    app.include_router(feedback_routes(backend, config, insights))
+    app.include_router(feedback_routes(backend, config, insights), dependencies=[Depends(_said_once)])
     if isinstance(backend.recorder, Recent):
         app.include_router(ops_routes(backend.recorder, insights, backend.canary_window), tags=["health"])
     app.router.routes.insert(0, SearchRoute(searching))
