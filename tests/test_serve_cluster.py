@@ -22,7 +22,7 @@ import pytest
 import serve_index
 from raydex.analytics.store import Store
 from raydex.client import AsyncRaydexClient, RaydexClient, SearchAnswer
-from raydex.config import AnalyticsConfig, LimitsConfig, ServeConfig
+from raydex.config import AccessConfig, AnalyticsConfig, LimitsConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import ConfigError, ServiceError, SnapshotNotFound
 from raydex.records import Vectors
@@ -173,6 +173,21 @@ def test_a_batch_of_two_models_asks_each_once_and_keeps_the_order():
     rows = embed_mixed(cast(Engine, engine), items)
     assert [(chr(int(row[0])), chr(int(row[1]))) for row in rows] == items
     assert engine.calls == [("a", ["x", "y"]), ("b", ["x"])]
+
+
+def test_folders_mean_the_same_to_a_replica_that_starts_elsewhere(tmp_path, monkeypatch):
+    from raydex.serve.deployments import for_any_folder
+
+    monkeypatch.chdir(tmp_path)
+    config = ServeConfig(
+        data_dir=Path("data"),
+        access=AccessConfig(keys_file=Path("keys.json")),
+        analytics=AnalyticsConfig(query_log_dir=Path("log")),
+    )
+    there = for_any_folder(config)
+    monkeypatch.chdir("/")
+    found = [there.folder, there.keys_path, there.analytics_dir, for_any_folder(ServeConfig()).analytics_dir.name]
+    assert found == [tmp_path / "data", tmp_path / "keys.json", tmp_path / "log", "_analytics"]
 
 
 def test_metrics_can_be_scraped_where_service_discovery_says(cluster, client):

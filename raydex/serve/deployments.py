@@ -241,12 +241,7 @@ def how_many(config: ServeConfig) -> dict[str, Any]:
 
 def build_application(config: ServeConfig) -> serve.Application:
     """Return the application for serve.run; nothing is opened before a replica starts."""
-    folders: dict[str, Any] = {"data_dir": config.uri or config.folder.absolute()}
-    if config.uri:
-        folders["work_dir"] = config.folder.absolute()
-    if config.keys_path:
-        folders["access"] = config.access.model_copy(update={"keys_file": config.keys_path.absolute()})
-    here = config.model_copy(update=folders)  # replicas may start in another folder
+    here = for_any_folder(config)
     deploy = serve.deployment(
         **how_many(config),
         max_ongoing_requests=ONGOING_REQUESTS,
@@ -266,6 +261,17 @@ def build_application(config: ServeConfig) -> serve.Application:
         canary = serve.deployment(name="Canary", ray_actor_options={"num_cpus": 0})(Canary)
         beside["canary"] = canary.bind(here, golden)
     return service.bind(here, **beside)
+
+
+def for_any_folder(config: ServeConfig) -> ServeConfig:
+    """Return the same settings for replicas, which may start in another folder."""
+    logged = config.analytics.model_copy(update={"query_log_dir": config.analytics_dir.absolute()})
+    folders: dict[str, Any] = {"data_dir": config.uri or config.folder.absolute(), "analytics": logged}
+    if config.uri:
+        folders["work_dir"] = config.folder.absolute()
+    if config.keys_path:
+        folders["access"] = config.access.model_copy(update={"keys_file": config.keys_path.absolute()})
+    return config.model_copy(update=folders)
 
 
 @dataclass(frozen=True, slots=True)
