@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import serve_index
-from raydex.client import AsyncRaydexClient
-from raydex.config import ServeConfig
+from raydex.client import AsyncRaydexClient, RaydexClient
+from raydex.config import AnalyticsConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.evaluate import Golden
 from raydex.keys import create_key
@@ -100,19 +100,33 @@ def test_no_query_is_begun_after_the_time_of_a_round(data_dir):
     assert (found.recall, found.outcomes) == (0, {"unasked": 2})
 
 
-def test_rounds_follow_each_other_and_are_recorded(data_dir):
-    recorder = MemoryRecorder()
-    config = config_of(data_dir, RIGHT, WRONG, canary_interval_s=1, canary_least_recall=0.4)
-
-    async def ask_until_the_second_round(config: ServeConfig) -> None:
+def ask_until_the_second_round(config: ServeConfig, recorder: MemoryRecorder) -> None:
+    async def ask() -> None:
         asking = asyncio.create_task(keep_asking(config, golden(config), recorder))
         while len(recorder.values("raydex_canary_queries", outcome="answered")) < 4:
             done, _ = await asyncio.wait({asking}, timeout=0.05)
             assert not done
         asking.cancel()
 
+    asyncio.run(asyncio.wait_for(ask(), 30))
+
+
+def test_what_the_canary_asks_is_not_in_the_query_log(data_dir):
+    analytics = AnalyticsConfig(query_log="hashes")
+    config = config_of(data_dir, RIGHT, WRONG, canary_interval_s=1, analytics=analytics)
+    with serving(config) as url, RaydexClient(url, session="a visitor") as visitor:
+        ask_until_the_second_round(config.model_copy(update={"canary_url": url}), MemoryRecorder())
+        visitor.search("open a file")
+        visitor.search("open a file")
+        assert (visitor.report().searches, visitor.report().sessions) == (2, 1)
+
+
+def test_rounds_follow_each_other_and_are_recorded(data_dir):
+    recorder = MemoryRecorder()
+    config = config_of(data_dir, RIGHT, WRONG, canary_interval_s=1, canary_least_recall=0.4)
+
     with serving(config) as url:
-        asyncio.run(asyncio.wait_for(ask_until_the_second_round(config.model_copy(update={"canary_url": url})), 30))
+        ask_until_the_second_round(config.model_copy(update={"canary_url": url}), recorder)
     assert recorder.values("raydex_canary_recall") == [0.5]
     assert recorder.values("raydex_canary_mrr") == [0.5]
     assert recorder.values("raydex_canary_interval_seconds") == [1]
@@ -129,6 +143,15 @@ def test_a_file_of_queries_that_cannot_be_read_is_told_before_anything_starts(da
     missing = str(data_dir / "none.jsonl")
     assert serve_index.main(["--data-dir", str(data_dir), "--canary-queries", missing]) == 2
     assert missing in capsys.readouterr().err
+
+
+def test_a_key_that_no_header_can_hold_is_told_before_anything_starts_and_not_shown(data_dir, capsys):
+    config = config_of(data_dir, RIGHT)
+    arguments = ["--data-dir", str(data_dir), "--canary-queries", config.canary_queries, "--canary-key", "rdx secret"]
+    assert serve_index.main([*arguments, "--canary-base", config.canary_base]) == 2
+    told = capsys.readouterr().err
+    assert "API key" in told
+    assert "secret" not in told
 
 
 def test_the_key_of_the_canary_is_not_in_what_a_configuration_says_of_itself(data_dir):

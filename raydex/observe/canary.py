@@ -27,6 +27,9 @@ K = 10
 ANSWER_WITHIN_S = 10.0
 """As long as the service itself gives a search that names no timeout_ms."""
 
+SESSION = "canary"
+"""By which a query log knows that nobody is looking for this."""
+
 ANSWERED, UNASKED = "answered", "unasked"
 
 
@@ -46,14 +49,24 @@ class Round:
 
 async def rounds(config: ServeConfig, golden: Golden) -> AsyncIterator[Round]:
     """Ask a round in each interval, without end; the first when the service is ready, or has not become so in one."""
-    url, key = config.canary_url or config.url, config.canary_key
-    async with AsyncRaydexClient(url, api_key=key, attempts=1, timeout_s=ANSWER_WITHIN_S) as client:
+    async with client_of(config) as client:
         with suppress(ServiceError):  # which the round will tell
             await client.wait_ready(config.canary_interval_s)
         while True:
             ends = time.monotonic() + config.canary_interval_s
             yield await ask_round(client, golden, index=config.canary_index, within_s=config.canary_interval_s)
             await asyncio.sleep(ends - time.monotonic())
+
+
+def client_of(config: ServeConfig) -> AsyncRaydexClient:
+    """Raises ConfigError for a key that no header can hold."""
+    return AsyncRaydexClient(
+        config.canary_url or config.url,
+        api_key=config.canary_key,
+        session=SESSION,
+        attempts=1,
+        timeout_s=ANSWER_WITHIN_S,
+    )
 
 
 async def ask_round(client: AsyncRaydexClient, golden: Golden, *, index: Sequence[str], within_s: float) -> Round:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from raydex.config import ServeConfig
 from raydex.evaluate import Golden, load_golden
-from raydex.observe.canary import ANSWERED, Round, rounds
+from raydex.observe.canary import ANSWERED, Round, client_of, rounds
 from raydex.serve.recorder import Recorder
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,10 @@ SET_AGAIN_S = 10.0
 
 def golden_of(config: ServeConfig) -> Golden | None:
     """Return what the canary asks; None when there is to be none. Raises ConfigError naming what is wrong."""
-    return load_golden(config.canary_queries, "", base=config.canary_base)
+    golden = load_golden(config.canary_queries, "", base=config.canary_base)
+    if golden:
+        client_of(config)  # not only where it would be started again and again
+    return golden
 
 
 async def keep_asking(config: ServeConfig, golden: Golden, recorder: Recorder) -> None:

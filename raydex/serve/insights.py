@@ -18,6 +18,7 @@ from raydex.analytics.report import Report
 from raydex.config import ServeConfig
 from raydex.errors import IndexNotFound
 from raydex.keys import Key
+from raydex.observe.canary import SESSION
 from raydex.serve.access import KEY, allowed_indexes
 from raydex.serve.queries import Backend, check_characters, check_text, visible_names
 from raydex.serve.schemas import FeedbackRequest, FeedbackResponse, ReportParameters, ReportResponse
@@ -34,8 +35,8 @@ class Insights:
         self._reports: dict[frozenset[str] | None, tuple[float, Report]] = {}
 
     def searched(self, scope: Scope, query: str, indexes: Sequence[str], *, results: int, best: str) -> None:
-        """best: URL of the best result, empty without one."""
-        if self.log.is_on:
+        """best: URL of the best result, empty without one. What the canary asks, nobody looks for."""
+        if self.log.is_on and dict(scope["headers"]).get(SESSION_HEADER) != SESSION.encode():
             self._add(scope, "search", query, indexes, results=results, url=best)
 
     def judged(self, scope: Scope, verdict: FeedbackRequest) -> None:
