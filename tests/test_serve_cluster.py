@@ -22,7 +22,7 @@ import pytest
 import serve_index
 from raydex.analytics.store import Store
 from raydex.client import AsyncRaydexClient, RaydexClient, SearchAnswer
-from raydex.config import AccessConfig, AnalyticsConfig, LimitsConfig, ServeConfig
+from raydex.config import AccessConfig, AnalyticsConfig, LimitsConfig, ServeConfig, ServeTelemetryConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import ConfigError, ServiceError, SnapshotNotFound
 from raydex.records import Vectors
@@ -188,6 +188,21 @@ def test_folders_mean_the_same_to_a_replica_that_starts_elsewhere(tmp_path, monk
     monkeypatch.chdir("/")
     found = [there.folder, there.keys_path, there.analytics_dir, for_any_folder(ServeConfig()).analytics_dir.name]
     assert found == [tmp_path / "data", tmp_path / "keys.json", tmp_path / "log", "_analytics"]
+
+
+def test_every_deployment_logs_as_the_settings_say_and_no_calls(data_dir):
+    from raydex.serve.deployments import build_application
+
+    golden = data_dir / "queries.jsonl"
+    golden.write_text('{"id": "q", "query": "file", "gold": ["https://docs.example.org/file.html#date"]}')
+    telemetry = ServeTelemetryConfig(log_format="json")
+    config = ServeConfig(data_dir=data_dir, replicas=2, canary_queries=str(golden), telemetry=telemetry)
+    service = build_application(config)._bound_deployment
+    beside = [one._bound_deployment for one in service.init_kwargs.values()]
+    assert [one.name for one in beside] == ["SwapCouncil", "Canary"]
+    for one in (service, *beside):
+        assert one._deployment_config.logging_config["encoding"] == "JSON"
+        assert one._deployment_config.logging_config["enable_access_log"] is False
 
 
 def test_metrics_can_be_scraped_where_service_discovery_says(cluster, client):

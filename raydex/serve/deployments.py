@@ -164,6 +164,14 @@ class RemoteCouncil:
         return cast(dict[str, str], await _tried("council", self._handle.serving.remote(), COUNCIL_TIMEOUT_S) or {})
 
 
+class LoggedCouncil(Council):
+    """The council as a deployment."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        _log_with_serve(config.telemetry.log_format)
+        super().__init__(config)
+
+
 class Canary:
     """The canary as a deployment of its own: when no replica answers, it is what tells so."""
 
@@ -242,23 +250,27 @@ def how_many(config: ServeConfig) -> dict[str, Any]:
 def build_application(config: ServeConfig) -> serve.Application:
     """Return the application for serve.run; nothing is opened before a replica starts."""
     here = for_any_folder(config)
+    logs = LoggingConfig(  # requests have a line of ours
+        enable_access_log=False, encoding="JSON" if config.telemetry.log_format == "json" else "TEXT"
+    )
     deploy = serve.deployment(
         **how_many(config),
         max_ongoing_requests=ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 1},
-        logging_config=LoggingConfig(  # requests have a line of ours
-            enable_access_log=False, encoding="JSON" if config.telemetry.log_format == "json" else "TEXT"
-        ),
+        logging_config=logs,
     )
     service = deploy(serve.ingress()(SearchService))
     beside: dict[str, Any] = {}
     if replicas_of(here) > 1:
         council = serve.deployment(
-            name="SwapCouncil", max_ongoing_requests=COUNCIL_REQUESTS, ray_actor_options={"num_cpus": 0}
-        )(Council)
+            name="SwapCouncil",
+            max_ongoing_requests=COUNCIL_REQUESTS,
+            ray_actor_options={"num_cpus": 0},
+            logging_config=logs,
+        )(LoggedCouncil)
         beside["council"] = council.bind(here)
     if golden := golden_of(config):
-        canary = serve.deployment(name="Canary", ray_actor_options={"num_cpus": 0})(Canary)
+        canary = serve.deployment(name="Canary", ray_actor_options={"num_cpus": 0}, logging_config=logs)(Canary)
         beside["canary"] = canary.bind(here, golden)
     return service.bind(here, **beside)
 
