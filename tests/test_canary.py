@@ -9,7 +9,7 @@ import pytest
 
 import serve_index
 from raydex.client import AsyncRaydexClient, RaydexClient
-from raydex.config import AnalyticsConfig, ServeConfig
+from raydex.config import AccessConfig, AnalyticsConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.evaluate import Golden
 from raydex.keys import create_key
@@ -154,5 +154,6 @@ def test_a_key_that_no_header_can_hold_is_told_before_anything_starts_and_not_sh
     assert "secret" not in told
 
 
-def test_the_key_of_the_canary_is_not_in_what_a_configuration_says_of_itself(data_dir):
-    assert "rdx_secret" not in repr(config_of(data_dir, RIGHT, canary_key="rdx_secret"))
+def test_no_secret_is_in_what_a_configuration_says_of_itself(data_dir):
+    access = AccessConfig(redis_url="redis://:rdx_secret@127.0.0.1/0")
+    assert "rdx_secret" not in repr(config_of(data_dir, RIGHT, canary_key="rdx_secret", access=access))

@@ -329,6 +329,7 @@ class AccessConfig(Settings):
     )
     redis_url: str = Field(
         "",
+        repr=False,
         description="Redis that counts for all replicas, such as redis://:password@host:6379/0 (better in the "
         "environment than in a flag); without it, each replica counts for itself.",
     )
