@@ -161,6 +161,7 @@ def test_ops_shows_what_was_typed_as_text_and_only_when_enough_sessions_asked(st
     assert "&lt;script&gt;alert(1)&lt;/script&gt; file" in text
     assert "<script" not in text
     assert "my own idea" not in text
+    assert "script" not in client.get("/ops", headers={"Origin": "https://docs.example.org"}).text
 
 
 def test_the_clients_and_the_command_line_give_verdicts_and_show_the_report(data_dir, capsys):
