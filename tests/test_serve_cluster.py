@@ -197,7 +197,8 @@ def test_every_deployment_logs_as_the_settings_say_and_no_calls(data_dir):
     golden.write_text('{"id": "q", "query": "file", "gold": ["https://docs.example.org/file.html#date"]}')
     telemetry = ServeTelemetryConfig(log_format="json")
     config = ServeConfig(data_dir=data_dir, replicas=2, canary_queries=str(golden), telemetry=telemetry)
-    service = build_application(config)._bound_deployment
+    application: Any = build_application(config)
+    service = application._bound_deployment
     beside = [one._bound_deployment for one in service.init_kwargs.values()]
     assert [one.name for one in beside] == ["SwapCouncil", "Canary"]
     for one in (service, *beside):

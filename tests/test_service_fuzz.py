@@ -15,7 +15,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
-from raydex.config import ServeConfig
+from raydex.config import AnalyticsConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
@@ -62,7 +62,7 @@ plausible = st.fixed_dictionaries({"queries": st.just(["read a file"])})
 def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     data_dir = tmp_path_factory.mktemp("data")
     make_snapshot(data_dir / "docs", TEXTS, HashEmbedder())
-    config = ServeConfig(data_dir=data_dir)
+    config = ServeConfig(data_dir=data_dir, analytics=AnalyticsConfig(query_log="text"))
     return create_app(DirectBackend(Engine(config), MemoryRecorder()), config)
 
 

@@ -22,7 +22,7 @@ from raydex.config import ServeConfig
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 20_000
-"""Events in memory, of some 500 bytes: 10 MB."""
+"""Events in memory, of some 500 bytes: 10 MB. With the longest queries and URLs, in any script, 640 MB."""
 
 SWEEP_S = 600.0
 

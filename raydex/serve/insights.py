@@ -24,6 +24,9 @@ from raydex.serve.queries import Backend, check_characters, check_text, visible_
 from raydex.serve.schemas import FeedbackRequest, FeedbackResponse, ReportParameters, ReportResponse
 
 SESSION_HEADER = b"x-session-id"
+LONGEST_NAME = 256
+"""Bytes by which callers are told apart: events wait in memory."""
+
 OPS_DAYS, OPS_LINES, OPS_FRESH_S = 7, 10, 60.0
 
 
@@ -73,7 +76,7 @@ def _caller(scope: Scope, key: Key | None) -> str:
     named = headers.get(SESSION_HEADER)
     address = (scope.get("client") or ("",))[0]
     parts = (named,) if named else (address.encode(), headers.get(b"user-agent", b""))
-    return "\0".join([key.key_id if key else "", *(part.decode("latin-1") for part in parts)])
+    return "\0".join([key.key_id if key else "", *(part[:LONGEST_NAME].decode("latin-1") for part in parts)])
 
 
 def feedback_routes(backend: Backend, config: ServeConfig, insights: Insights) -> APIRouter:
