@@ -63,6 +63,11 @@ def reaches(host: str, port: int) -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
+def test_a_caller_alone_keeps_its_replica(service):
+    url, _ = service
+    assert len({answer(f"{url}/indexes")[0]["replica"] for _ in range(8)}) == 1
+
+
 def test_two_services_on_one_machine_answer_each_for_itself_and_end_alone(tmp_path):
     for name in NAMES:
         make_snapshot(tmp_path / name / "docs", {f"https://{name}.example.org/#a": f"the {name} one"}, HashEmbedder())

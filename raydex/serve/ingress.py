@@ -34,6 +34,10 @@ MOST_THREADS = 4
 HEADROOM_BYTES = 4096
 """Beside the longest URL and the longest headers that our own limits let through, in the buffer that must hold both."""
 
+BALANCE = "\n    ".join(("source", "hash-type consistent", "hash-balance-factor 110"))
+"""A caller keeps its replica, whose processor has the model at hand and whose kept answers are its own, until that one
+has a tenth more to do than the others. Ray writes the text into HAProxy's configuration as it is, line ends too."""
+
 MOST_PATH_CHARACTERS = 97
 """Of a Unix socket, for HAProxy."""
 
@@ -104,6 +108,7 @@ def switches(folder: Path, limits: LimitsConfig) -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / STAND_IN),
+        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": BALANCE,
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": str(RETRIES),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
