@@ -63,10 +63,11 @@ class SearchOptions(TypedDict, total=False):
 
 class ClientSettings(TypedDict, total=False):
     """attempts: of one call [4], 1 never asks again. timeout_s: of one attempt [30]; deadline_s: of all, waits
-    included [60].
+    included [60]. headers: sent with each request, such as X-Session-Id.
     """
 
     api_key: str
+    headers: Mapping[str, str]
     timeout_s: float
     attempts: int
     deadline_s: float
@@ -138,7 +139,7 @@ class _Service:
             "base_url": self.url,
             "timeout": self._timeout_s,
             "trust_env": False,
-            "headers": _credentials(settings.get("api_key", "")),
+            "headers": {**settings.get("headers", {}), **_credentials(settings.get("api_key", ""))},
         }
 
     def _steps(self, call: _Call[T]) -> Steps[T]:

@@ -47,7 +47,8 @@ class Round:
 async def rounds(config: ServeConfig, golden: Golden) -> AsyncIterator[Round]:
     """Ask a round in each interval, without end; the first when the service is ready, or has not become so in one."""
     url, key = config.canary_url or config.url, config.canary_key
-    async with AsyncRaydexClient(url, api_key=key, attempts=1, timeout_s=ANSWER_WITHIN_S) as client:
+    told = {"DNT": "1"}  # what it asks is not what people look for
+    async with AsyncRaydexClient(url, api_key=key, headers=told, attempts=1, timeout_s=ANSWER_WITHIN_S) as client:
         with suppress(ServiceError):  # which the round will tell
             await client.wait_ready(config.canary_interval_s)
         while True:

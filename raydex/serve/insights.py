@@ -23,6 +23,9 @@ from raydex.serve.queries import Backend, check_characters, check_text, visible_
 from raydex.serve.schemas import FeedbackRequest, FeedbackResponse, ReportParameters, ReportResponse
 
 SESSION_HEADER = b"x-session-id"
+WISHES = (b"dnt", b"sec-gpc")
+"""Headers by which a caller (a browser, the canary) asks not to be followed, with 1."""
+
 OPS_DAYS, OPS_LINES, OPS_FRESH_S = 7, 10, 60.0
 
 
@@ -35,7 +38,7 @@ class Insights:
 
     def searched(self, scope: Scope, query: str, indexes: Sequence[str], *, results: int, best: str) -> None:
         """best: URL of the best result, empty without one."""
-        if self.log.is_on:
+        if self.log.is_on and not _asks_for_silence(scope):
             self._add(scope, "search", query, indexes, results=results, url=best)
 
     def judged(self, scope: Scope, verdict: FeedbackRequest) -> None:
@@ -64,6 +67,10 @@ class Insights:
                 url=url,
             )
         )
+
+
+def _asks_for_silence(scope: Scope) -> bool:
+    return any(name in WISHES and value == b"1" for name, value in scope["headers"])
 
 
 def _caller(scope: Scope, key: Key | None) -> str:
