@@ -114,7 +114,7 @@ def ask_until_the_second_round(config: ServeConfig, recorder: MemoryRecorder) ->
 def test_what_the_canary_asks_is_not_in_the_query_log(data_dir):
     analytics = AnalyticsConfig(query_log="hashes")
     config = config_of(data_dir, RIGHT, WRONG, canary_interval_s=1, analytics=analytics)
-    with serving(config) as url, RaydexClient(url, session="a visitor") as visitor:
+    with serving(config) as url, RaydexClient(url) as visitor:
         ask_until_the_second_round(config.model_copy(update={"canary_url": url}), MemoryRecorder())
         visitor.search("open a file")
         visitor.search("open a file")

@@ -209,3 +209,13 @@ def test_the_log_is_no_index(started, data_dir):
     search(client, "open a file", "a")
     eventually((data_dir / "_analytics" / "key").exists, within_s=20)
     assert [one["name"] for one in client.get("/indexes").json()["indexes"]] == ["docs", "secret"]
+
+
+@pytest.mark.parametrize("wish", ["DNT", "Sec-GPC"])
+def test_who_asks_not_to_be_followed_is_not_in_the_query_log(started, data_dir, wish):
+    client = started(flush_s=0.05)
+    for name, value in ((wish, "1"), (wish, "0")):
+        headers = {name: value, "X-Session-Id": "s"}
+        assert client.get("/search", params={"query": f"file {value}", "index": "docs"}, headers=headers).is_success
+    store = Store(config_of(data_dir).analytics_dir)
+    assert [row["text"] for row in eventually(lambda: store.read(*EVER).to_pylist(), within_s=20)] == ["file 0"]

@@ -63,11 +63,11 @@ class SearchOptions(TypedDict, total=False):
 
 class ClientSettings(TypedDict, total=False):
     """attempts: of one call [4], 1 never asks again. timeout_s: of one attempt [30]; deadline_s: of all, waits
-    included [60]. session: ASCII; of which visitor a query log takes the calls to be.
+    included [60]. headers: sent with each request, such as X-Session-Id.
     """
 
     api_key: str
-    session: str
+    headers: Mapping[str, str]
     timeout_s: float
     attempts: int
     deadline_s: float
@@ -139,7 +139,7 @@ class _Service:
             "base_url": self.url,
             "timeout": self._timeout_s,
             "trust_env": False,
-            "headers": _credentials(settings.get("api_key", "")) | _named("X-Session-Id", settings.get("session", "")),
+            "headers": {**settings.get("headers", {}), **_credentials(settings.get("api_key", ""))},
         }
 
     def _steps(self, call: _Call[T]) -> Steps[T]:
@@ -352,10 +352,6 @@ def _credentials(api_key: str) -> dict[str, str]:
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError("the API key holds characters that no key has; was it copied whole?")
     return {"Authorization": f"Bearer {key}"}
-
-
-def _named(header: str, value: str) -> dict[str, str]:
-    return {header: value} if value else {}
 
 
 def _error_body(response: httpx.Response) -> Mapping[str, Any]:

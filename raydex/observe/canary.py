@@ -27,9 +27,6 @@ K = 10
 ANSWER_WITHIN_S = 10.0
 """As long as the service itself gives a search that names no timeout_ms."""
 
-SESSION = "canary"
-"""By which a query log knows that nobody is looking for this."""
-
 ANSWERED, UNASKED = "answered", "unasked"
 
 
@@ -63,7 +60,7 @@ def client_of(config: ServeConfig) -> AsyncRaydexClient:
     return AsyncRaydexClient(
         config.canary_url or config.url,
         api_key=config.canary_key,
-        session=SESSION,
+        headers={"DNT": "1"},  # what it asks is not what people look for
         attempts=1,
         timeout_s=ANSWER_WITHIN_S,
     )

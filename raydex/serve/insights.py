@@ -18,12 +18,14 @@ from raydex.analytics.report import Report
 from raydex.config import ServeConfig
 from raydex.errors import IndexNotFound
 from raydex.keys import Key
-from raydex.observe.canary import SESSION
 from raydex.serve.access import KEY, allowed_indexes
 from raydex.serve.queries import Backend, check_characters, check_text, visible_names
 from raydex.serve.schemas import FeedbackRequest, FeedbackResponse, ReportParameters, ReportResponse
 
 SESSION_HEADER = b"x-session-id"
+WISHES = (b"dnt", b"sec-gpc")
+"""Headers by which a caller (a browser, the canary) asks not to be followed, with 1."""
+
 LONGEST_NAME = 256
 """Bytes by which callers are told apart: events wait in memory."""
 
@@ -38,8 +40,8 @@ class Insights:
         self._reports: dict[frozenset[str] | None, tuple[float, Report]] = {}
 
     def searched(self, scope: Scope, query: str, indexes: Sequence[str], *, results: int, best: str) -> None:
-        """best: URL of the best result, empty without one. What the canary asks, nobody looks for."""
-        if self.log.is_on and dict(scope["headers"]).get(SESSION_HEADER) != SESSION.encode():
+        """best: URL of the best result, empty without one."""
+        if self.log.is_on and not _asks_for_silence(scope):
             self._add(scope, "search", query, indexes, results=results, url=best)
 
     def judged(self, scope: Scope, verdict: FeedbackRequest) -> None:
@@ -68,6 +70,10 @@ class Insights:
                 url=url,
             )
         )
+
+
+def _asks_for_silence(scope: Scope) -> bool:
+    return any(name in WISHES and value == b"1" for name, value in scope["headers"])
 
 
 def _caller(scope: Scope, key: Key | None) -> str:
