@@ -217,5 +217,8 @@ def test_who_asks_not_to_be_followed_is_not_in_the_query_log(started, data_dir, 
     for name, value in ((wish, "1"), (wish, "0")):
         headers = {name: value, "X-Session-Id": "s"}
         assert client.get("/search", params={"query": f"file {value}", "index": "docs"}, headers=headers).is_success
+        told = client.post("/feedback", json=verdict(f"file {value}"), headers=headers)
+        assert told.json()["kept"] is (value == "0")
     store = Store(config_of(data_dir).analytics_dir)
-    assert [row["text"] for row in eventually(lambda: store.read(*EVER).to_pylist(), within_s=20)] == ["file 0"]
+    eventually(lambda: len(store.read(*EVER)) == 2, within_s=20)
+    assert {row["text"] for row in store.read(*EVER).to_pylist()} == {"file 0"}

@@ -41,12 +41,15 @@ class Insights:
 
     def searched(self, scope: Scope, query: str, indexes: Sequence[str], *, results: int, best: str) -> None:
         """best: URL of the best result, empty without one."""
-        if self.log.is_on and not _asks_for_silence(scope):
+        if self._keeps(scope):
             self._add(scope, "search", query, indexes, results=results, url=best)
 
-    def judged(self, scope: Scope, verdict: FeedbackRequest) -> None:
-        indexes = [verdict.index] if verdict.index else []
-        self._add(scope, verdict.kind, verdict.query, indexes, results=0, url=verdict.url)
+    def judged(self, scope: Scope, verdict: FeedbackRequest) -> bool:
+        """Return whether it is kept."""
+        if is_kept := self._keeps(scope):
+            indexes = [verdict.index] if verdict.index else []
+            self._add(scope, verdict.kind, verdict.query, indexes, results=0, url=verdict.url)
+        return is_kept
 
     async def recent(self, allowed: frozenset[str] | None) -> Report:
         """Return the report that /ops shows, made at most once in OPS_FRESH_S."""
@@ -55,6 +58,9 @@ class Insights:
             found = await asyncio.to_thread(self.log.report, days=OPS_DAYS, most=OPS_LINES, allowed=allowed)
             self._reports = {allowed: (time.monotonic(), found)}
         return found
+
+    def _keeps(self, scope: Scope) -> bool:
+        return self.log.is_on and not any(name in WISHES and value == b"1" for name, value in scope["headers"])
 
     def _add(self, scope: Scope, kind: Kind, query: str, indexes: Sequence[str], *, results: int, url: str) -> None:
         key: Key | None = scope.get(KEY)
@@ -70,10 +76,6 @@ class Insights:
                 url=url,
             )
         )
-
-
-def _asks_for_silence(scope: Scope) -> bool:
-    return any(name in WISHES and value == b"1" for name, value in scope["headers"])
 
 
 def _caller(scope: Scope, key: Key | None) -> str:
@@ -97,8 +99,7 @@ def feedback_routes(backend: Backend, config: ServeConfig, insights: Insights) -
         if verdict.index and verdict.index not in names:
             raise IndexNotFound(verdict.index, names)
         backend.recorder.count("raydex_feedback", kind=verdict.kind)
-        insights.judged(request.scope, verdict)
-        return FeedbackResponse(kept=insights.log.is_on)
+        return FeedbackResponse(kept=insights.judged(request.scope, verdict))
 
     @router.get("/admin/report", summary="What people look for, and do not find", tags=["admin"])
     async def report(request: Request, parameters: Annotated[ReportParameters, Query()]) -> ReportResponse:

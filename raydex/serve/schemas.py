@@ -281,7 +281,7 @@ class FeedbackRequest(BaseModel):
 
 class FeedbackResponse(BaseModel):
     status: Literal["ok"] = "ok"
-    kept: bool = Field(description="False when this service keeps no query log.")
+    kept: bool = Field(description="False when there is no query log, or the caller asks not to be followed.")
 
 
 class ReportParameters(BaseModel):
