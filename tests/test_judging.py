@@ -214,7 +214,7 @@ def test_jsonl_queries_are_read_with_kinds_aliases_and_relative_addresses(tmp_pa
         ('{"id": "q", "query": " ", "gold": ["a.html"]}\n', "line 1: query"),
         (
             '{"id": "q", "query": "how?", "gold": ["a.html"]}\n',
-            "found the relative address 'a.html', expected a whole one, or --base URL",
+            "found the relative address 'a.html', expected a whole one, or --base URL (a service: --canary-base)",
         ),
         (f'{{"id": "q", "query": "how?", "gold": ["{A}"]}}\n' * 2, "line 2: query 'q' is there twice"),
         ("\n", "no query"),

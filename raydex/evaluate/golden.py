@@ -143,7 +143,8 @@ def _aliases(judged: Mapping[str, int], others: Iterable[str]) -> dict[str, tupl
 def _judged_key(url: str, base: str, where: str) -> str:
     resolved = urljoin(base, url)
     if not resolved.startswith(("http://", "https://", "file:")):
-        raise ConfigError(f"{where}: found the relative address {url!r}, expected a whole one, or --base URL")
+        expected = "a whole one, or --base URL (a service: --canary-base)"
+        raise ConfigError(f"{where}: found the relative address {url!r}, expected {expected}")
     return section_key(resolved)
 
 
