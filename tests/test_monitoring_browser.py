@@ -154,8 +154,8 @@ def test_the_service_itself_draws_its_figures_and_those_of_the_canary(shown, tab
     tab.goto(f"{shown['search'].partition('/search')[0]}/ops")
     canary = tab.locator("section", has_text="Canary: how well judged queries are answered")
     canary.locator("path.line").first.wait_for(state="attached", timeout=PATIENCE_MS)
-    assert canary.get_by_text("recall@10").is_visible()
-    assert canary.get_by_text("MRR@10").is_visible()
+    assert canary.get_by_text("recall@10", exact=True).is_visible()
+    assert canary.get_by_text("MRR@10", exact=True).is_visible()
 
 
 def test_prometheus_listens_on_loopback_alone_and_keeps_its_data_in_the_session(shown):

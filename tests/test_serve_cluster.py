@@ -230,7 +230,18 @@ def test_metrics_can_be_scraped_where_service_discovery_says(cluster, client):
     assert {("/search", "ok"), ("/search", "client_error")} <= {(row["route"], row["outcome"]) for row in labels}
     assert {(row["application"], row["deployment"]) for row in labels} == {("raydex", "SearchService")}
     stages = {sample.labels["stage"] for sample in families["ray_raydex_search_stage_seconds"].samples}
-    assert stages == {"embed", "filter", "lexical", "scan", "merge", "fuse", "present", "total"}
+    assert stages == {
+        "validate",
+        "embed",
+        "filter",
+        "lexical",
+        "scan",
+        "merge",
+        "fuse",
+        "present",
+        "serialise",
+        "total",
+    }
     assert {sample.value for sample in families["ray_raydex_snapshot_chunks"].samples} == {len(TEXTS)}
 
 
