@@ -92,7 +92,8 @@ def names_of_inventory(folder: Path) -> list[Name]:
 
 def manual_site(man: Path, folder: Path) -> None:
     """Render pages of section 1 with mandoc, and a start page that leads to them."""
-    pages = {path.name.split(".1", 1)[0]: path for path in sorted((man / "man1").glob("*.1*"))}
+    whole = (path for path in sorted((man / "man1").glob("*.1*")) if not path.is_symlink())  # nor a page a second time
+    pages = {path.name.split(".1", 1)[0]: path for path in whole}
     known = [name for name in MANUAL if name in pages]
     chosen = [*known, *(name for name in pages if name not in known)][:MAX_MANUAL_PAGES]
     rendered: set[bytes] = set()

@@ -135,6 +135,18 @@ def test_numbers_of_the_retrieval_page_are_those_that_the_bench_wrote():
         assert row in page, f"docs/retrieval.md should say {row!r} (bench/results/ablation.json)"
 
 
+def test_numbers_of_a_search_in_process_are_those_that_the_bench_wrote():
+    found = json.loads((ROOT / "bench" / "results" / "search.json").read_text())
+    hybrid = found["hybrid"]
+    readme, page = (ROOT / "README.md").read_text(), (ROOT / "docs" / "retrieval.md").read_text()
+    size = f"{found['bytes_per_chunk']['all']:,.0f} bytes a chunk"
+    words = f"p50 {hybrid['p50_ms']:.1f} ms, p99 {hybrid['p99_ms']:.1f} ms; {size}"
+    assert words in readme, f"README.md should say {words!r} (bench/results/search.json)"
+    for row, key in (("hybrid", "hybrid"), ("by meaning alone", "dense"), ("by words alone", "lexical")):
+        words = f"| {row} | {found[key]['p50_ms']:.1f} / {found[key]['p99_ms']:.1f} |"
+        assert words in page, f"docs/retrieval.md should say {words!r} (bench/results/search.json)"
+
+
 def test_symbol_numbers_of_the_readme_are_those_that_the_bench_wrote():
     found = json.loads((ROOT / "bench" / "results" / "symbols.json").read_text())
     readme = (ROOT / "README.md").read_text()
