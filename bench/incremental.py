@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.local import PYTHON_DOC, ROOT, served
+from bench.local import PYTHON_DOC, ROOT, served, unslowed
 
 RESULTS = ROOT / "bench" / "results" / "incremental.json"
 MODEL = "all-MiniLM-L6-v2"
@@ -81,8 +81,7 @@ def main() -> int:
     parser.add_argument("--pages", type=int, default=500, help="Pages to index. [default: 500]")
     parser.add_argument("--model", default=MODEL, help=f"Embedding model. [default: {MODEL}]")
     options = parser.parse_args()
-    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(variable, None)  # where they are set, they slow numpy down
+    unslowed()
     found = summary(measure(options.pages, options.model))
     result = {**found, "model": options.model, "processors": os.cpu_count(), "python": platform.python_version()}
     if options.model == MODEL:

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.local import PYTHON_DOC, ROOT, served, service
+from bench.local import PYTHON_DOC, ROOT, served, service, unslowed
 
 RESULTS = ROOT / "bench" / "results" / "python_docs.json"
 INDEX = "python3-doc"
@@ -79,8 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=MODEL, help=f"Embedding model. [default: {MODEL}]")
     model = parser.parse_args().model
-    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(variable, None)  # where they are set, they slow numpy down
+    unslowed()
     result = {**measure(model), "model": model, "processors": os.cpu_count(), "python": platform.python_version()}
     if model == MODEL:  # the one the README speaks of
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -29,7 +29,7 @@ from urllib.parse import quote
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.local import PYTHON_DOC, ROOT, free_port, served, stop
+from bench.local import PYTHON_DOC, ROOT, free_port, served, stop, unslowed
 from raydex.embed import load_embedder
 from raydex.records import Query, StageTimes
 from raydex.search import Searcher
@@ -292,8 +292,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS, help="How many ask. [default: 1 8 32 256]")
     parser.add_argument("--only", nargs="*", help="Measure these alone, and write nothing: recipe recipe_64 bare ours")
     options = parser.parse_args()
-    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(variable, None)  # where they are set, they slow numpy down
+    unslowed()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore"}
     with tempfile.TemporaryDirectory(prefix="raydex-bench-") as folder:
         work = Path(folder)

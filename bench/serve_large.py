@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.grown import bytes_of, write_grown
-from bench.local import ROOT, free_port
+from bench.local import ROOT, free_port, unslowed
 from bench.serve import INDEX, Load, build, measure, new_key, queries_of
 from raydex.records import Chunk, Section
 from raydex.snapshot import Snapshot, current_id, open_snapshot, read_manifest
@@ -82,8 +82,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=10, help="Of each load. [default: 10]")
     parser.add_argument("--only-grow", action="store_true", help="Write the grown index and serve nothing.")
     options = parser.parse_args()
-    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(variable, None)  # where they are set, they slow numpy down
+    unslowed()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore"}
     with tempfile.TemporaryDirectory(prefix="raydex-bench-") as folder:
         work = Path(folder)

@@ -12,7 +12,6 @@ same place. `parsed`: share of all names of the site that are the symbol or an a
 import argparse
 import gzip
 import json
-import os
 import platform
 import random
 import re
@@ -29,7 +28,7 @@ from urllib.parse import unquote
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.inventory import read_inventory
-from bench.local import PYTHON_DOC, ROOT, served, service
+from bench.local import PYTHON_DOC, ROOT, served, service, unslowed
 from bench.openings import TERM_LEVEL, Opening, opening_of, openings_of
 from raydex.client import RaydexClient
 from raydex.errors import ParseError
@@ -216,8 +215,7 @@ def main() -> int:
     parser.add_argument("--model", default=MODEL, help=f"Embedding model. [default: {MODEL}]")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(variable, None)  # where they are set, they slow numpy down
+    unslowed()
     found = measure(options.man, options.model, options.seed)
     result = {**found, "model": options.model, "seed": options.seed, "python": platform.python_version()}
     RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

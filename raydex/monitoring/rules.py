@@ -183,6 +183,14 @@ def _burns(series: str, allowed: float) -> tuple[Stage, ...]:
     )
 
 
+def _graded(series: str, conditions: Mapping[Severity, str], *, for_s: int) -> tuple[Stage, ...]:
+    """Return a stage for each severity: what the series must fulfil, for so many seconds."""
+    return tuple(
+        Stage(severity=severity, terms=(Term(series, condition),), for_s=for_s)
+        for severity, condition in conditions.items()
+    )
+
+
 def _index_stage(severity: Severity, metric: str, condition: str, *, for_s: int = 0) -> Stage:
     return Stage(severity=severity, terms=(Term(f"max by (index) ({exported(metric)})", condition),), for_s=for_s)
 
@@ -248,9 +256,10 @@ ALERTS = (
     Alert(
         name="RaydexIndexStale",
         summary="Index {{ $labels.index }}: no build has succeeded for {{ $value | humanizeDuration }}.",
-        stages=tuple(
-            Stage(severity=severity, terms=(Term("raydex:index_age_seconds", f"> {days * DAY}"),), for_s=10 * MINUTE)
-            for severity, days in STALE_DAYS.items()
+        stages=_graded(
+            "raydex:index_age_seconds",
+            {severity: f"> {days * DAY}" for severity, days in STALE_DAYS.items()},
+            for_s=10 * MINUTE,
         ),
     ),
     Alert(
@@ -344,37 +353,34 @@ ALERTS = (
         name="RaydexCanaryRecallDrop",
         summary="The canary finds {{ $value | humanizePercentage }} of the right sections, less than its own mean of "
         "the week before.",
-        stages=tuple(
-            Stage(
-                severity=severity,
-                terms=(Term("raydex:canary_recall", f"< {left} * avg_over_time(raydex:canary_recall[1w] offset 1h)"),),
-                for_s=15 * MINUTE,
-            )
-            for severity, left in RECALL_LEFT.items()
+        stages=_graded(
+            "raydex:canary_recall",
+            {
+                severity: f"< {left} * avg_over_time(raydex:canary_recall[1w] offset 1h)"
+                for severity, left in RECALL_LEFT.items()
+            },
+            for_s=15 * MINUTE,
         ),
     ),
     Alert(
         name="RaydexCanaryRecallLow",
         summary="The canary finds {{ $value | humanizePercentage }} of the right sections, less than is set as least.",
-        stages=tuple(
-            Stage(
-                severity=severity,
-                terms=(Term("raydex:canary_recall", f"< {share} * max({exported('raydex_canary_least_recall')})"),),
-                for_s=15 * MINUTE,
-            )
-            for severity, share in LOW_RECALL.items()
+        stages=_graded(
+            "raydex:canary_recall",
+            {
+                severity: f"< {share} * max({exported('raydex_canary_least_recall')})"
+                for severity, share in LOW_RECALL.items()
+            },
+            for_s=15 * MINUTE,
         ),
     ),
     Alert(
         name="RaydexCanarySilent",
         summary="The canary has ended no round for {{ $value | humanizeDuration }}.",
-        stages=tuple(
-            Stage(
-                severity=severity,
-                terms=(Term("raydex:canary_age_seconds", f"> {missed} * {CANARY_INTERVAL}"),),
-                for_s=2 * MINUTE,
-            )
-            for severity, missed in ROUNDS_MISSED.items()
+        stages=_graded(
+            "raydex:canary_age_seconds",
+            {severity: f"> {missed} * {CANARY_INTERVAL}" for severity, missed in ROUNDS_MISSED.items()},
+            for_s=2 * MINUTE,
         ),
     ),
     Alert(
