@@ -10,7 +10,6 @@ Bytes of several shards are joined in memory (JoinedBytes): one long block is re
 
 import struct
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -159,15 +158,11 @@ class SearchIndex:
         """vectors: the whole ones, mapped, (rows, dim)."""
         self.exact, self._coarse, self.refine, self.vectors = exact, coarse, refine, vectors
         self.rows, self.dim, self.is_exact = exact.ntotal, exact.d, coarse is None
-
-    @cached_property
-    def bound(self) -> float:
-        """What slack() is for any vector. The first time, all rows are looked at: not for bytes that are joined."""
-        return 0.0 if self._coarse is None else _slack(self._coarse, self.vectors)
+        self._slack = 0.0 if coarse is None else _slack(coarse, vectors)
 
     def slack(self, vector: Vectors) -> float:
         """Return by how much a score of near() can differ from the exact one; inf: nobody knows."""
-        return self.bound
+        return self._slack
 
     @property
     def has_bytes(self) -> bool:
@@ -268,8 +263,6 @@ def joined(indexes: Sequence[SearchIndex]) -> Sequence[SearchIndex | JoinedBytes
     filled = [index for index in indexes if index.rows]
     if filled and all(index.has_bytes for index in filled) and sum(index.rows for index in filled) <= MOST_JOINED_ROWS:
         return [JoinedBytes(indexes)]
-    for index in filled:
-        index.bound  # noqa: B018 - looked at now, not in the first search
     return indexes
 
 
