@@ -24,7 +24,7 @@ NO_SCORES = np.empty(0, np.float32)
 NOTHING = NO_SCORES, NO_ROWS
 
 
-class PassagesGone(Exception):  # noqa: N818 - told to the ranking, which begins anew; nobody else sees it
+class PassagesGone(Exception):
     """Passages that look() returned cannot be had any more; from now on it leaves them out."""
 
 
