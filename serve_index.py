@@ -98,9 +98,11 @@ def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
 def _check(config: ServeConfig) -> None:
     from raydex.serve.access import check_start  # imports Starlette: not for --help or a wrong flag
     from raydex.serve.canary import golden_of
+    from raydex.serve.rates import check_redis
     from raydex.tracing import check_exporter
 
     check_start(config)
+    check_redis(config.access)
     check_exporter(config.telemetry)
     _check_published(config)
     golden_of(config)

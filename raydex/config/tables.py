@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 
 CODE_VERSION = "0.1.0"
 INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+HTTP_URL = r"^(https?://[^/\s]\S*)?$"
 RATE = r"^([1-9][0-9]{0,8}/(second|minute|hour|day))?$"
 
 
@@ -208,7 +209,7 @@ class TelemetryConfig(Settings):
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written, one for each event.")
     trace_endpoint: str = Field(
         "",
-        pattern=r"^(https?://.+)?$",
+        pattern=HTTP_URL,
         description="Where spans are sent to (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces; without it, "
         "there are none (needs requirements-otlp.txt).",
     )
@@ -449,7 +450,7 @@ class ServeConfig(IndexesConfig):
         0.0, ge=0, le=1, description="Recall@10 of the canary below which an alert is raised, whatever it was before."
     )
     canary_url: str = Field(
-        "", description="Where the canary asks, such as the address users have; without it, --host and --port."
+        "", pattern=HTTP_URL, description="Where the canary asks, as users do; without it, --host and --port."
     )
     canary_key: str = Field(
         "", repr=False, description="API key with which the canary asks (better in the environment than in a flag)."
