@@ -92,13 +92,17 @@ def _marked(shard: Shard, objects: Path) -> Shard:
 
 @dataclass(slots=True)
 class Load:
-    """What clients were answered. mixed: answers with a hit of another snapshot than they name."""
+    """What clients were answered.
+
+    mixed: answers with a hit of another snapshot than they name; partial: answers without some shards.
+    """
 
     marks: dict[str, bool]  # snapshot_id → is it the marked one?
     index: str
     answers: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     mixed: int = 0
+    partial: int = 0
     seconds: list[float] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -119,6 +123,8 @@ class Load:
             named = answer["snapshot"][self.index]
             self.answers[named] += 1
             self.mixed += any(hit["content"].endswith(MARK) != self.marks[named] for hit in answer["results"])
+            looked_at, shards = answer["shards_ok"].split("/")
+            self.partial += looked_at != shards
             self.seconds.append(seconds)
 
     @contextmanager

@@ -19,7 +19,7 @@ pytest_plugins = ["tests.app_fixtures"]
 
 def test_search_answers_with_ranked_passages_that_name_their_source(client, data_dir):
     answer = client.get("/search", params={"query": READING, "k": 2, "index": "docs"}).json()
-    assert set(answer) == {"status", "message", "snapshot", "confidence", "results", "facets", "timings_s"}
+    assert set(answer) == {"status", "message", "snapshot", "confidence", "shards_ok", "results", "facets", "timings_s"}
     assert (answer["status"], answer["message"]) == ("ok", "")
     assert answer["snapshot"] == {"docs": current_id(data_dir / "docs")}
     first, second = answer["results"]

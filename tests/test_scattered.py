@@ -131,6 +131,7 @@ def test_without_a_group_the_answer_is_that_of_the_others_and_says_so(snapshot, 
         shards = len(snapshot.shards)
         assert found.shards == (shards - len(split(snapshot.manifest, 3)[1]), shards)
         assert found.is_partial
+        assert found.message.startswith(f"{found.shards[0]} of {shards} shards were searched")
         assert found.hits
         assert {hit.chunk.url for hit in found.hits}.isdisjoint(lost)
         for hit in found.hits:

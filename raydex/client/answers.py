@@ -40,12 +40,14 @@ class Result(Record):
 class SearchAnswer(Record):
     """message: empty, or what to know about this answer; snapshot: index → snapshot_id; timings_s: stage → seconds.
 
-    confidence: from 0 to 1, that the answer is there. facets: name → value → results found, where asked for.
+    confidence: from 0 to 1, that the answer is there. shards_ok: of the shards of the indexes, how many were looked at,
+    such as "7/8". facets: name → value → results found, where asked for.
     """
 
     message: str
     snapshot: dict[str, str]
     confidence: float | None = None
+    shards_ok: str = ""
     results: tuple[Result, ...]
     facets: dict[str, dict[str, int]] = {}
     timings_s: dict[str, float]
@@ -55,6 +57,7 @@ class QueryAnswer(Record):
     query: str
     message: str
     confidence: float | None = None
+    shards_ok: str = ""
     results: tuple[Result, ...]
     facets: dict[str, dict[str, int]] = {}
 
@@ -145,6 +148,7 @@ class IndexInfo(Record):
     sections: int
     chunks: int
     shards: int
+    shards_ok: int = 0
     bytes: int
     model: str
     current_snapshot_id: str

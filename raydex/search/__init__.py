@@ -12,7 +12,7 @@ Query (+ its vector) → Searcher.find → Found(hits, confidence, facets)
 
 from raydex.search.dense import DenseSearcher, merge_hits
 from raydex.search.reranking import RerankStage, open_rerank_stage
-from raydex.search.scattered import Group, Groups, Scattered, SnapshotKey, split
+from raydex.search.scattered import Group, Groups, Scattered, SnapshotKey, groups_needed, megabytes, split
 from raydex.search.searcher import Searcher, merge_found
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "Scattered",
     "Searcher",
     "SnapshotKey",
+    "groups_needed",
+    "megabytes",
     "merge_found",
     "merge_hits",
     "open_rerank_stage",

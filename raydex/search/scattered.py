@@ -12,7 +12,7 @@ out, and the answer says how many shards were looked at.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import inf
@@ -27,7 +27,10 @@ from raydex.records import Chunk, Filters, Manifest, Section, Shard, StageTimes,
 from raydex.search.dense import order_of
 from raydex.search.facts import FACETS, by_frequency
 from raydex.search.holding import NO_ROWS, NO_SCORES, Looked, OpenHolding, PassagesGone, united
+from raydex.shard import memory_bytes
 from raydex.snapshot import Snapshot
+
+MOST_GROUPS = 64
 
 MORE_THAN_SHOWN = 10
 """Passages fetched at once beyond those that are shown for sure: of sections that were there before, and of copies."""
@@ -107,6 +110,24 @@ def split(manifest: Manifest, groups: int) -> list[tuple[Shard, ...]]:
         parts[min(groups - 1, int(groups * middle / max(1, total)))].append(shard)
         before += shard.chunk_count
     return [tuple(part) for part in parts]
+
+
+def megabytes(shards: Iterable[Shard]) -> float:
+    """Return about how much memory these shards take in the process that has them."""
+    return sum(map(memory_bytes, shards)) / 1e6
+
+
+def groups_needed(manifests: Sequence[Manifest], most_mb: float) -> int:
+    """Return the least number of groups of which none has more than so much of these snapshots together.
+
+    A shard is never cut: with as many groups as there are shards, or MOST_GROUPS, a group may have more all the same.
+    """
+    most = min(MOST_GROUPS, max((len(manifest.shards) for manifest in manifests), default=1))
+    for count in range(1, most):
+        parts = [split(manifest, count) for manifest in manifests]
+        if all(sum(megabytes(of[number]) for of in parts) <= most_mb for number in range(count)):
+            return count
+    return max(1, most)
 
 
 class Scattered:

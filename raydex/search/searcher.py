@@ -139,6 +139,11 @@ class Searcher:
         heads = ranking.rows[[group.place for group in groups]] if groups else NO_ROWS
         facets = held.counts(heads) if query.facets else {}
         times.add("present", time.perf_counter() - started)
+        found, whole = held.shards
+        if found < whole:
+            message = f"{found} of {whole} shards were searched, the others cannot be reached" + (
+                message and f"; {message}"
+            )
         return Found(
             hits=tuple(hits), confidence=ranking.confidence, facets=facets, message=message, shards=held.shards
         )

@@ -18,15 +18,12 @@ import numpy as np
 from raydex.config import ServeConfig
 from raydex.errors import SnapshotError, SnapshotNotFound
 from raydex.records import Filters, Manifest, Shard
-from raydex.search import Group, SnapshotKey, split
+from raydex.search import Group, SnapshotKey, groups_needed, megabytes, split
 from raydex.serve.open_snapshots import OpenSnapshots, published_names
-from raydex.shard import memory_bytes
 from raydex.snapshot import current_id, read_manifest
 from raydex.storage.mirror import open_storage
 
 logger = logging.getLogger(__name__)
-
-MOST_GROUPS = 64
 
 METHODS: Final = frozenset({"look", "chunks", "section"})
 
@@ -105,22 +102,12 @@ class ShardGroup(OpenSnapshots[OpenPart]):
 
 
 def group_count(config: ServeConfig) -> int:
-    """Return in how many groups the shards of what is live now are, so that no group has more than group_memory_mb.
+    """Return in how many groups the shards of what is live now are to be; 1: there are none, each replica has all.
 
-    1: there are none, each replica has all. Raises StorageError.
+    Raises StorageError.
     """
-    if not config.scaling.group_memory_mb:
-        return 1
-    manifests = live_manifests(config)
-    most = max((len(manifest.shards) for manifest in manifests), default=1)
-    for count in range(1, min(most, MOST_GROUPS) + 1):
-        parts = zip(*(split(manifest, count) for manifest in manifests), strict=True)
-        if all(
-            _megabytes([shard for part in parts_of for shard in part]) <= config.scaling.group_memory_mb
-            for parts_of in parts
-        ):
-            return count
-    return min(most, MOST_GROUPS)
+    most_mb = config.scaling.group_memory_mb
+    return groups_needed(live_manifests(config), most_mb) if most_mb else 1
 
 
 def live_manifests(config: ServeConfig) -> list[Manifest]:
@@ -136,12 +123,8 @@ def live_manifests(config: ServeConfig) -> list[Manifest]:
     return manifests
 
 
-def _megabytes(shards: Sequence[Shard]) -> float:
-    return sum(map(memory_bytes, shards)) / 1e6
-
-
 def _warn_if_too_large(config: ServeConfig, manifest: Manifest, shards: Sequence[Shard]) -> None:
-    if (held := _megabytes(shards)) > config.scaling.group_memory_mb:
+    if 0 < config.scaling.group_memory_mb < (held := megabytes(shards)):
         logger.warning(
             "shard group above its memory snapshot=%s megabytes=%.0f group_memory_mb=%g",
             manifest.snapshot_id,
