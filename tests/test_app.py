@@ -143,6 +143,8 @@ BAD_BODIES: list[tuple[bytes, str | None, str]] = [
     (b'{"queries": ["x"], "k": true}', "k", "integer"),
     (b'{"queries": ["x"], "k": "5"}', "k", "integer"),
     (b'{"queries": ["x"], "k": NaN}', "k", "integer"),
+    (b'{"queries": ["x"], "explain": 0}', "explain", "boolean"),
+    (b'{"queries": ["x"], "rerank": "yes"}', "rerank", "boolean"),
     (b'{"queries": ["x"], "offset": 51}', "offset", "allowed are 0 to 50"),
     (b'{"queries": ["x"], "limit": 5}', "limit", "unknown parameter"),
 ]

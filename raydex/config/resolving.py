@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
-from raydex.config.tables import BuildConfig, ServeConfig
+from raydex.config.serving import ServeConfig
+from raydex.config.tables import BuildConfig
 from raydex.errors import ConfigError
 
 ENV_PREFIX = "RAYDEX_"

@@ -81,12 +81,11 @@ class SearchParameters(SearchOptions):
 
 
 class BatchRequest(SearchOptions):
-    """Several queries with the same settings."""
+    """Several queries with the same settings. JSON has types, so that nothing is turned into another one."""
+
+    model_config = ConfigDict(strict=True)
 
     queries: Values = Field(min_length=1, examples=[["open a file", "parse a date"]])
-    k: Annotated[K, Field(strict=True)] = 10
-    offset: Annotated[Offset, Field(strict=True)] = 0
-    timeout_ms: Annotated[TimeoutMs, Field(strict=True)] = 0
 
 
 class SuggestParameters(BaseModel):
