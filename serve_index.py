@@ -110,7 +110,7 @@ def _check(config: ServeConfig) -> None:
 
 def _check_published(config: ServeConfig) -> None:
     """Raise when there is nothing to serve; an index that is missing beside others is reported, not refused."""
-    from raydex.serve.engine import published_names  # imports FAISS and more: not for --help or a wrong flag
+    from raydex.serve.open_snapshots import published_names  # imports FAISS and more: not for --help or a wrong flag
 
     published = published_names(config)
     if not set(config.index or published) & set(published):

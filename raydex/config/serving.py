@@ -54,8 +54,8 @@ class ScalingConfig(Settings):
     )
     busy_s: float = Field(15.0, ge=0, description="Seconds for which there must be too many before a replica is added.")
     calm_s: float = Field(300.0, ge=0, description="Seconds for which there must be too few before one is taken away.")
-    group_memory_mb: int = Field(
-        0,
+    group_memory_mb: float = Field(
+        0.0,
         ge=0,
         description="Megabytes of texts and vectors that one process may have in memory; shards that need more are "
         "spread over groups of processes, which are asked together. 0: every replica has all.",

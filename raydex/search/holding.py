@@ -48,8 +48,10 @@ class Looked:
 class Holding(Protocol):
     """Passages, for one query. What is asked of a row other than look() is asked of rows that look() returned."""
 
-    shards: tuple[int, int]
-    """How many are looked at, and how many there are."""
+    @property
+    def shards(self) -> tuple[int, int]:
+        """How many are looked at, and how many there are."""
+        ...
 
     def look(
         self,
@@ -94,6 +96,11 @@ class Holding(Protocol):
 class Holdings(Protocol):
     """All passages of a snapshot, for any number of queries at a time."""
 
+    @property
+    def shards_ok(self) -> int:
+        """How many shards can be looked at now, as far as is known."""
+        ...
+
     def begin(self, seconds_left: Callable[[], float]) -> Holding:
         """Return what answers one query. seconds_left: of its time."""
         ...
@@ -122,6 +129,10 @@ class OpenHolding:
             self.dense.url,
         )
         self.last_heading, self.section, self.counts = self.dense.last_heading, self.dense.section, self.facts.counts
+
+    @property
+    def shards_ok(self) -> int:
+        return self.shards[0]
 
     def begin(self, seconds_left: Callable[[], float]) -> Self:
         return self

@@ -60,6 +60,10 @@ class Groups(Protocol):
         """Call a method of Group in each of these groups at once; return what those gave that answered in time."""
         ...
 
+    def reached(self, key: SnapshotKey) -> frozenset[int]:
+        """Return the groups that had this snapshot when they were last looked at."""
+        ...
+
 
 class Group:
     """Some shards of a snapshot, open in this process. Rows are counted from the first of them. Thread-safe."""
@@ -118,6 +122,11 @@ class Scattered:
     @property
     def shards(self) -> int:
         return sum(self.shard_counts)
+
+    @property
+    def shards_ok(self) -> int:
+        reached = self.groups.reached(self.key)
+        return sum(shards for group, shards in enumerate(self.shard_counts) if group in reached)
 
     def begin(self, seconds_left: Callable[[], float]) -> "Asked":
         return Asked(self, seconds_left)
