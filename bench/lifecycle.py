@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,30 @@ def measured(data_dir: Path, ids: list[str]) -> dict[str, Any]:
         print(f"{name:<20} {json.dumps(figures[name])}  {last[:100]}", flush=True)
     figures["archive_bytes"] = archive.stat().st_size
     return figures
+
+
+ROWS = {
+    "list": "`--list`",
+    "rollback": "`--rollback`",
+    "rollforward": "`--rollforward`",
+    "rollback_full": "`--rollback --full`",
+    "diff_one_page": "`--diff`, one page edited",
+    "diff_all_shards": "`--diff`, 600 of 60,000 pages edited: every shard differs",
+    "verify": "`--verify`",
+    "gc_dry_run": "`--gc --dry-run`",
+    "gc": "`--gc`, one snapshot goes",
+    "export": "`--export`",
+    "import": "`--import`",
+}
+
+
+def doc_rows(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the rows of the table in docs/lifecycle.md, and what is said of the index."""
+    yield f"{result['chunks']:,} chunks ({result['snapshot_bytes'] / 2**30:.2f} GiB, {result['shards']} shards, three"
+    for command, what in ROWS.items():
+        found = result[command]
+        yield f"| {what} | {found['seconds']} | {found['cpu_s']} | {found['peak_mib']} |"
+    yield f"`--full` reads every byte first ({result['rollback_full']['seconds']} s)"
 
 
 def main() -> None:

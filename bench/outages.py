@@ -28,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -40,8 +40,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # before a Ray starts: every process of Ray must agree on mode and token
-os.environ["RAY_AUTH_MODE"] = "token"
-os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 from bench.local import LAST_LINE_OF_SERVICE, ROOT, free_port, stop
 from bench.swap import QUERIES, REPLICA
@@ -89,6 +89,31 @@ class Asking:
                 self.answers.append((now, now - started, wrong))
                 if wrong:
                     time.sleep(0.05)
+
+
+ROWS = {
+    "replica": "one of two replicas (SIGKILL)",
+    "hung": "one of two replicas stands still for 10 s (SIGSTOP)",
+    "proxy": "the process that listens (HAProxy, SIGKILL)",
+    "keeper": "the process of Ray that looks after HAProxy (SIGKILL)",
+    "plain": "Ray's own proxy, with `--ingress proxy` (SIGKILL)",
+    "node": "one of two nodes, each with a replica (SIGKILL)",
+    "head": "the GCS of two nodes, tables in Redis, back after 10 s (SIGKILL)",
+    "gcs": "the GCS of a service on a Ray of its own (SIGKILL)",
+}
+
+
+def doc_rows(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the rows of the table in docs/outages.md."""
+    for scene, what in ROWS.items():
+        found = result[scene]
+        failures = ", ".join(f"{count:,} × {name}" for name, count in found["failures"].items()) or "–"
+        p99 = [found["p99_ms"][when] for when in ("before", "after", "last_5_s")]
+        cells = " / ".join("nobody answered" if one is None else f"{one:.0f}" for one in p99)
+        seconds = f"{found['failing_s']:.1f} s | {found['gap_s']:.1f} s"
+        yield f"| {what} | {found['failed']:,} of {found['requests']:,} | {failures} | {seconds} | {cells} |"
+    yield f"a replica killed after that was replaced within {result['head']['replica_replaced_s']:.0f} s"
+    yield f"everything of Ray ends {result['gcs']['first_failure_s']:.0f} s after the GCS"
 
 
 def measured(url: str, index: str, clients: int, harm: Callable[[], None], after_s: float) -> dict[str, Any]:

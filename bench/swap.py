@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -204,6 +204,21 @@ def copied(index_dir: Path, to: Path) -> Path:
     shutil.copytree(index_dir / "objects", to / "objects")
     publish(to, live.snapshot_id)
     return to
+
+
+def doc_rows(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the figures in docs/swap.md."""
+    memory = {number: f"{size:,.0f}" for number, size in result["memory_mib"].items()}
+    last = str(result["swaps"])
+    yield f"{result['chunks']:,} chunks"
+    yield f"{last} swaps, {result['answers']:,} answers"
+    yield f"A swap takes {result['swap_s']['p50']:.1f} s"
+    yield f"{memory['5']} MiB after swap 5 and {memory[last]} MiB after swap {last} (× {result['memory_ratio']:.2f};"
+    small = result["with_a_small_cache"]
+    memory, last = small["memory_mib"], str(small["swaps"])
+    yield f"With {small['cache_mb']} MB each ({last} swaps, {small['answers']:,} answers"
+    sizes = f"{memory['5']:.0f}, {memory['10']:.0f} and {memory[last]:.0f} MiB after swaps 5, 10 and {last}"
+    yield f"{sizes} (× {small['memory_ratio']:.2f})"
 
 
 def main() -> int:

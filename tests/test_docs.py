@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import ablation, serve_large
+from bench import ablation, lifecycle, outages, serve_large, swap
 from bench.serve import doc_rows, readme_row
 from raydex.config import CODE_VERSION
 
@@ -101,11 +101,22 @@ def test_embedding_and_build_numbers_of_the_readme_are_those_that_the_benches_wr
         assert words in readme, f"README.md should say {words!r} (bench/results/)"
 
 
-def test_numbers_of_a_million_chunks_are_those_that_the_bench_wrote():
-    result = json.loads((ROOT / "bench" / "results" / "serve_large.json").read_text())
-    page = (ROOT / "docs" / "serving.md").read_text()
-    for words in serve_large.doc_rows(result):
-        assert words in page, f"docs/serving.md should say {words!r} (bench/results/serve_large.json)"
+@pytest.mark.parametrize(
+    ("bench", "page"),
+    [(serve_large, "serving"), (outages, "outages"), (swap, "swap"), (lifecycle, "lifecycle")],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_numbers_of_the_page_are_those_that_the_bench_wrote(bench, page):
+    name = bench.__name__.partition(".")[2]
+    result = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())
+    text = one_line(ROOT / "docs" / f"{page}.md")
+    for words in bench.doc_rows(result):
+        assert words in text, f"docs/{page}.md should say {words!r} (bench/results/{name}.json)"
+
+
+def one_line(page: Path) -> str:
+    """Return a page as one line: sentences go on in the next."""
+    return " ".join(page.read_text().split("\n"))
 
 
 SERVED = ROOT / "bench" / "results" / "serve.json"
@@ -166,7 +177,10 @@ def test_numbers_of_the_evaluation_page_are_those_that_the_bench_wrote():
 
 
 def test_numbers_of_the_operations_page_are_those_that_the_bench_wrote():
-    scale = json.loads((ROOT / "bench" / "results" / "scale.json").read_text())
+    scale, lexical, served, crawl = (
+        json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())
+        for name in ("scale", "lexical", "serve_large", "crawl")
+    )
     largest, smaller = scale["sizes"]["2000000"], scale["sizes"]["50000"]
     page = (ROOT / "docs" / "operations.md").read_text()
     for words in (
@@ -175,9 +189,15 @@ def test_numbers_of_the_operations_page_are_those_that_the_bench_wrote():
         f"{largest['snapshot_bytes_per_chunk']:,} B (",
         f"{largest['peak_disk_bytes_per_chunk']:,} B: unit files",
         f"{largest['largest_task_mb']:.0f} MB at 2 million chunks, {smaller['largest_task_mb']:.0f} MB at 50 thousand",
-        f"{largest['driver_peak_mb']:.0f} MB at 2 million chunks",
+        f"{largest['driver_peak_mb']:.0f} MB at 2 million chunks, {largest['driver_growth_mb']:.0f} MB more than",
+        f"words | {lexical['index_seconds'] * 1e6 / lexical['passages']:.0f} µs of one core and "
+        f"{lexical['bytes_per_passage']:.0f} B on disk",
+        f"{lexical['peak_mb_beside_the_passages'] / 1000:.2f} GB beside",
+        f"{served['served']['replica_anon_mib'][0] * 2**20 / served['chunks'] / 1000:.1f} kB: texts, headings",
+        f"× {crawl['memory']['ratio']:.2f} in memory from 1,000 to 10,000 pages",
+        f"at {crawl['ours']['pages_per_s']:.0f} pages/s and two cores",
     ):
-        assert words in page, f"docs/operations.md should say {words!r} (bench/results/scale.json)"
+        assert words in page, f"docs/operations.md should say {words!r} (bench/results/)"
 
 
 def test_one_version_everywhere():

@@ -1,8 +1,10 @@
 """What takes requests from the network: HAProxy where there is one, Ray's own proxy else; each service has its own."""
 
 import os
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,8 @@ import pytest
 from raydex.config import LimitsConfig, ServeConfig
 from raydex.errors import ConfigError
 from raydex.serve import haproxy, ingress
-from tests.processes import free_port
+from tests.processes import free_port, is_running
+from tests.service_process import programs
 from tests.waiting import eventually
 
 
@@ -102,46 +105,65 @@ class Dying(threading.Thread):
                 self.asked.append(connection.recv(65536).decode().partition(" ")[0])
 
 
+@pytest.fixture
+def stand_in() -> Iterator[str]:
+    """The program that Ray is told to run."""
+    with ingress.prepared(ServeConfig()):
+        yield switches()["RAY_SERVE_HAPROXY_BINARY_PATH"]
+
+
 @contextmanager
-def in_front(folder: Path, rules: list[str], backend: list[str]) -> Iterator[str]:
-    """Run the real HAProxy with what Ray writes, mended. rules: of its frontend. backend: lines of the one it has."""
+def running(command: list[str], folder: Path, rules: list[str], backend: list[str]) -> Iterator[tuple[str, int]]:
+    """Run the real HAProxy as Ray does; yield its URL and the process id of the command.
+
+    rules: of the frontend that Ray configures. backend: lines of the one it has.
+    """
     port = free_port()
-    frontend = "\n    ".join([f"bind 127.0.0.1:{port}", *rules, "use_backend replicas"])
-    text = haproxy.mended(BY_RAY, 10).replace("bind *:8000", frontend)
+    text = BY_RAY.replace("bind *:8000", "\n    ".join([f"bind 127.0.0.1:{port}", *rules, "use_backend replicas"]))
     for taken in ("9101", "8404"):
-        text = text.replace(f"127.0.0.1:{taken}", f"127.0.0.1:{free_port()}")
+        text = text.replace(f":{taken}", f":{free_port()}")
     config = folder / "haproxy.cfg"
     config.write_text("\n    ".join([f"{text}backend replicas", *backend]) + "\n")
-    with subprocess.Popen([ingress.haproxy_program(), "-db", "-f", config], stderr=subprocess.DEVNULL) as program:
+    with subprocess.Popen([*command, "-db", "-f", config], stderr=subprocess.DEVNULL) as program:
         try:
             eventually(lambda: answers(port), within_s=20)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", program.pid
         finally:
             program.kill()
 
 
 @pytest.mark.parametrize(("method", "times"), [("GET", 3), ("POST", 1)])
-def test_only_a_get_is_asked_of_another_replica_when_its_own_dies(tmp_path, method, times):
+def test_only_a_get_is_asked_of_another_replica_when_its_own_dies(stand_in, tmp_path, method, times):
     replicas = [Dying(), Dying()]
     servers = [f"server r{number} 127.0.0.1:{one.port}" for number, one in enumerate(replicas)]
     retries = ["option redispatch 1", "retry-on conn-failure empty-response", f"retries {ingress.RETRIES}"]
-    with in_front(tmp_path, [], [*retries, *servers]) as url:
+    with running([stand_in], tmp_path, [], [*retries, *servers]) as (url, _):
         response = httpx.request(method, f"{url}/search", trust_env=False)
     assert (response.status_code, response.json()["error"]["type"]) == (502, "unavailable")
     assert [name for one in replicas for name in one.asked] == [method] * times
     assert method == "POST" or all(one.asked for one in replicas)
 
 
-def test_what_haproxy_says_itself_has_the_shape_of_our_errors_and_503_says_when_to_ask_again(tmp_path):
+def test_what_haproxy_says_itself_has_the_shape_of_our_errors_and_503_says_when_to_ask_again(stand_in, tmp_path):
     statuses = [400, 408, 500, 502, 504]
     rules = [f"http-request deny deny_status {status} if {{ path /{status} }}" for status in statuses]
-    with in_front(tmp_path, rules, ["server away 127.0.0.1:1"]) as url:
+    with running([stand_in], tmp_path, rules, ["server away 127.0.0.1:1"]) as (url, _):
         found = {status: httpx.get(f"{url}/{status}", trust_env=False) for status in (*statuses, 503)}
     for status, response in found.items():
         assert (response.status_code, response.headers["Content-Type"]) == (status, "application/json")
         assert set(response.json()) == {"error"}
         assert set(response.json()["error"]) == {"type", "message", "field", "request_id"}
     assert found[503].headers["Retry-After"] == "1"
+
+
+def test_haproxy_ends_with_the_process_that_started_it_however_that_ends(stand_in, tmp_path):
+    starter = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    with running([sys.executable, "-c", starter, stand_in], tmp_path, [], []) as (url, pid):
+        (haproxy_pid,) = programs(pid, "haproxy")
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not is_running(haproxy_pid), within_s=20)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
 
 
 def answers(port: int) -> bool:

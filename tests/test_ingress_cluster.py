@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from raydex.embed import HashEmbedder
-from tests.processes import free_port
+from tests.processes import descendants, free_port, is_running
 from tests.service_process import programs, served
 from tests.snapshots import make_snapshot
 from tests.waiting import eventually
@@ -84,6 +84,16 @@ def test_two_services_on_one_machine_answer_each_for_itself_and_end_alone(tmp_pa
             assert answer(f"{right}/search?query={longest}&k=1")[0]["status"] == "ok"
             assert raw(right, b"NONSENSE\r\n\r\n").startswith("HTTP/1.1 400 ")
         assert answer(f"{left}/search?query=two&k=1")[0]["status"] == "ok"
+
+
+def test_a_service_that_is_killed_leaves_nothing_behind_and_its_port_is_free(tmp_path):
+    make_snapshot(tmp_path / "docs", {"https://docs.example.org/#a": "the only one"}, HashEmbedder())
+    with served(tmp_path, "--replicas", "1") as (url, pid):
+        below = descendants(pid)
+        assert programs(pid, "haproxy")
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not any(is_running(one) for one in below), within_s=150)  # agents of Ray look for a minute
+        assert not reaches("127.0.0.1", int(url.rpartition(":")[2]))
 
 
 def test_rays_own_proxy_answers_where_it_is_wanted(tmp_path):

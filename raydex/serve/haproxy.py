@@ -5,12 +5,15 @@
 Ray has no switch for what is mended here: pages of HAProxy's own on all interfaces, no end for a client that trickles
 headers, a lost replica that loses the requests it had, errors as plain text with status 500. And a HAProxy that Ray
 starts after one died knows no replica, and answers 404 until it is told: here it begins with what the last one knew.
+And it would outlive a Ray that was killed, and keep the port: here it ends with the process that started it.
 Standard library only, and nothing of raydex: it is started each time that a replica comes or goes.
 """
 
+import ctypes
 import json
 import os
 import re
+import signal
 import sys
 from http import HTTPStatus
 from pathlib import Path
@@ -31,6 +34,9 @@ cannot read 2.8 says 400 or 408 in HTML all the same (https://github.com/haproxy
 """
 
 RETRY_AFTER_S = 1
+
+PR_SET_PDEATHSIG = 1
+"""<sys/prctl.h>: which signal a process gets when the thread that started it is gone. It stays through exec."""
 
 
 def mended(text: str, headers_timeout_s: int) -> str:
@@ -72,7 +78,14 @@ def prepare(config: Path, *, is_reload: bool, headers_timeout_s: int) -> None:
         last_known.write_text(text)
 
 
+def end_with_parent() -> None:
+    """Have the kernel end this process, HAProxy soon, when what looks after it has gone; on Linux alone."""
+    if sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM):
+        raise OSError("the kernel does not let this process end with its parent (PR_SET_PDEATHSIG)")
+
+
 def main() -> None:
+    end_with_parent()
     program, headers_timeout_s, *arguments = sys.argv[1:]
     config, is_reload = Path(arguments[arguments.index("-f") + 1]), "-sf" in arguments
     prepare(config, is_reload=is_reload, headers_timeout_s=int(headers_timeout_s))
