@@ -7,13 +7,16 @@
     proxy     SIGKILL of the process that listens
     keeper    SIGKILL of the process of Ray that looks after HAProxy
     plain     SIGKILL of Ray's own proxy, with --ingress proxy
+    group     SIGKILL of the process of one of the groups that have the shards (two of them, --group-memory-mb)
+    group_of_two   the same, where each group has two processes (--group-replicas 2)
+    group_hung     SIGSTOP of it for 10 s, then SIGCONT
     gcs       SIGKILL of the GCS of a service on a Ray of its own, which keeps nothing in Redis
     node      SIGKILL of the second of two nodes, each with a replica
     head      SIGKILL of the GCS of two nodes, which keeps its tables in Redis; it is started again after 10 s
 
 Clients ask without retrying, on kept connections, and give up after 5 s. `failing_s` is the time from the first failure
-to the last, `gap_s` the longest time without one answer. The last line is one JSON object, also written to
-bench/results/outages.json.
+to the last, `gap_s` the longest time without one answer; `partial` are answers without the shards of a group. The last
+line is one JSON object, also written to bench/results/outages.json.
 """
 
 import argparse
@@ -45,6 +48,8 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 from bench.local import LAST_LINE_OF_SERVICE, ROOT, free_port, stop
 from bench.swap import QUERIES, REPLICA
+from raydex.search import megabytes, split
+from raydex.snapshot import current_id, read_manifest
 from tests.processes import command_line, descendants
 
 RESULTS = Path(__file__).parent / "results" / "outages.json"
@@ -56,6 +61,9 @@ CLIENT_TIMEOUT_S, REPLACED_WITHIN_S = 5.0, 60.0
 
 Answer = tuple[float, float, str]
 """When it came, after how many seconds, and what went wrong ("": nothing)."""
+
+PARTIAL = "partial"
+"""What is wrong with an answer that says of itself that shards are missing: it is an answer all the same."""
 
 
 class Asking:
@@ -81,13 +89,15 @@ class Asking:
                 query = f"{QUERIES[number % len(QUERIES)]} {number}"  # no cache helps
                 started = time.monotonic()
                 try:
-                    status = client.get("/search", params={"query": query, "index": self._index}).status_code
-                    wrong = "" if status == httpx.codes.OK else str(status)
+                    answer = client.get("/search", params={"query": query, "index": self._index})
+                    wrong = "" if answer.status_code == httpx.codes.OK else str(answer.status_code)
+                    if not wrong and len(set(answer.json()["shards_ok"].split("/"))) > 1:
+                        wrong = PARTIAL
                 except httpx.HTTPError as error:
                     wrong = type(error).__name__
                 now = time.monotonic()
                 self.answers.append((now, now - started, wrong))
-                if wrong:
+                if wrong not in {"", PARTIAL}:
                     time.sleep(0.05)
 
 
@@ -103,6 +113,13 @@ ROWS = {
 }
 
 
+GROUP_ROWS = {
+    "group": "the process of one of two groups (SIGKILL)",
+    "group_of_two": "one of the two processes of a group (SIGKILL)",
+    "group_hung": "the process of one of two groups stands still for 10 s (SIGSTOP)",
+}
+
+
 def doc_rows(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the rows of the table in docs/outages.md."""
     for scene, what in ROWS.items():
@@ -112,6 +129,11 @@ def doc_rows(result: Mapping[str, Any]) -> Iterator[str]:
         cells = " / ".join("nobody answered" if one is None else f"{one:.0f}" for one in p99)
         seconds = f"{found['failing_s']:.1f} s | {found['gap_s']:.1f} s"
         yield f"| {what} | {found['failed']:,} of {found['requests']:,} | {failures} | {seconds} | {cells} |"
+    for scene, what in GROUP_ROWS.items():
+        found = result[scene]
+        cells = " / ".join(f"{found['p99_ms'][when]:.0f}" for when in ("before", "after", "last_5_s"))
+        counts = f"{found['failed']:,} of {found['requests']:,} | {found['partial']:,} | {found['partial_s']:.1f} s"
+        yield f"| {what} | {counts} | {found['gap_s']:.1f} s | {cells} |"
     yield f"a replica killed after that was replaced within {result['head']['replica_replaced_s']:.0f} s"
     yield f"everything of Ray ends {result['gcs']['first_failure_s']:.0f} s after the GCS"
 
@@ -127,19 +149,23 @@ def measured(url: str, index: str, clients: int, harm: Callable[[], None], after
     harm()
     time.sleep(max(0.0, at + after_s - time.monotonic()))
     asking.end()
-    before = [seconds for when, seconds, wrong in asking.answers if when < at and not wrong]
-    after = [(when, seconds) for when, seconds, wrong in asking.answers if when >= at and not wrong]
-    failed = [(when, wrong) for when, _, wrong in asking.answers if when >= at and wrong]
-    good = sorted([at, *(when for when, _ in after), asking.answers[-1][0]])
+    answers = {"", PARTIAL}
+    before = [seconds for when, seconds, wrong in asking.answers if when < at and wrong in answers]
+    after = [(when, seconds) for when, seconds, wrong in asking.answers if when >= at and wrong in answers]
+    failed = [(when, wrong) for when, _, wrong in asking.answers if when >= at and wrong not in answers]
+    partial = [when for when, _, wrong in asking.answers if when >= at and wrong == PARTIAL]
+    answered = sorted([at, *(when for when, _ in after), asking.answers[-1][0]])
     last = [seconds for when, seconds in after if when > at + after_s - BEFORE_S]
     return {
         "requests": len(after) + len(failed),
         "failed": len(failed),
         "failures": dict(Counter(wrong for _, wrong in failed)),
+        "partial": len(partial),
+        "partial_s": round(partial[-1] - partial[0], 2) if partial else 0.0,
         "failing_s": round(failed[-1][0] - failed[0][0], 2) if failed else 0.0,
         "first_failure_s": round(failed[0][0] - at, 2) if failed else None,
         "failed_in_the_last_5_s": sum(when > at + after_s - BEFORE_S for when, _ in failed),
-        "gap_s": round(float(np.max(np.diff(good))), 2),
+        "gap_s": round(float(np.max(np.diff(answered))), 2),
         "p50_ms": {"before": _ms(before, 50), "after": _ms([s for _, s in after], 50), "last_5_s": _ms(last, 50)},
         "p99_ms": {"before": _ms(before, 99), "after": _ms([s for _, s in after], 99), "last_5_s": _ms(last, 99)},
     }
@@ -179,6 +205,10 @@ def keepers(below: int) -> list[int]:
     return sorted(pid for pid in descendants(below) if "HAProxyManager" in command_line(pid))
 
 
+def group_processes(below: int) -> list[int]:
+    return sorted(pid for pid in descendants(below) if "ServeReplica:raydex:ShardGroup1" in command_line(pid))
+
+
 def gcs(below: int) -> list[int]:
     return sorted(pid for pid in descendants(below) if "/gcs_server " in command_line(pid))
 
@@ -190,12 +220,19 @@ VICTIMS = {
     "keeper": (keepers, 0),
     "plain": (listeners, 0),
     "gcs": (gcs, 0),
+    "group": (group_processes, 1),
+    "group_of_two": (group_processes, 1),
+    "group_hung": (group_processes, 1),
 }
 """Scene → (which processes, how many of them; 0: all)."""
 
 
 def on_one_node(name: str, index: str, data_dir: Path, clients: int) -> dict[str, Any]:
-    arguments = ("--ingress", "proxy") if name == "plain" else ()
+    arguments: tuple[str, ...] = ("--ingress", "proxy") if name == "plain" else ()
+    if "group" in name:
+        manifest = read_manifest(data_dir / index, current_id(data_dir / index))
+        most_mb = max(map(megabytes, split(manifest, 2)))
+        arguments = ("--group-memory-mb", str(most_mb), "--group-replicas", "2" if name == "group_of_two" else "1")
     with service(index, data_dir, *arguments) as (url, pid):
         find, wanted = VICTIMS[name]
 
@@ -203,8 +240,8 @@ def on_one_node(name: str, index: str, data_dir: Path, clients: int) -> dict[str
             victims = find(pid)[-wanted:]
             print(f"{name}: {', '.join(command_line(victim)[:80] for victim in victims)}", flush=True)
             for victim in victims:
-                os.kill(victim, signal.SIGSTOP if name == "hung" else signal.SIGKILL)
-            if name == "hung":
+                os.kill(victim, signal.SIGSTOP if "hung" in name else signal.SIGKILL)
+            if "hung" in name:
                 time.sleep(HUNG_S)
                 os.kill(victims[0], signal.SIGCONT)
 
@@ -286,6 +323,9 @@ SCENES = {
     "proxy": on_one_node,
     "keeper": on_one_node,
     "plain": on_one_node,
+    "group": on_one_node,
+    "group_of_two": on_one_node,
+    "group_hung": on_one_node,
     "gcs": on_one_node,
     "node": on_two_nodes,
     "head": on_two_nodes,

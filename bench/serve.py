@@ -47,6 +47,9 @@ ALONE = 300
 REPLICA = re.compile(r"ray::ServeReplica:\S+:(Search|SearchService)\b")
 """A process that searches, the recipe's or ours, as Ray names it."""
 
+GROUP = re.compile(r"ray::ServeReplica:\S+:ShardGroup\d+\b")
+"""A process that has shards for those that search."""
+
 Queries = Sequence[str]
 
 
@@ -96,10 +99,13 @@ def pss_mib(pid: int, kind: str = "Pss") -> float:
 
 
 def memory(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """Return the PSS of each replica and of all processes together."""
+    """Return the PSS of each replica, what is its own of that, the same of shard groups, and the PSS of all together."""
     pids = {process.pid, *descendants(process.pid)}
     replicas = [pid for pid in pids if REPLICA.match(command_line(pid))] or [process.pid]
+    groups = [pid for pid in pids if GROUP.match(command_line(pid))]
+    of_groups = {"group_anon_mib": [pss_mib(pid, "Pss_Anon") for pid in groups]} if groups else {}
     return {
+        **of_groups,
         "replica_pss_mib": [pss_mib(pid) for pid in replicas],
         "replica_anon_mib": [pss_mib(pid, "Pss_Anon") for pid in replicas],
         "all_pss_mib": round(sum(map(pss_mib, pids)), 1),

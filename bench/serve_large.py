@@ -7,6 +7,8 @@ The chunks are those of python3-doc, repeated with every tenth word exchanged, a
 vectors are those of the originals, moved by as much as a paraphrase moves them (bench/grown.py). Shards and index kind
 are those of a build of that size. The queries are real ones that the real model embeds, each a new one, over HTTP, with
 access control; without --data-dir the index of python3-doc is built first. Growing took 4 minutes here.
+
+Served twice: with all in each replica, and with the shards in two groups of processes that both replicas ask.
 """
 
 import argparse
@@ -27,11 +29,13 @@ from bench.grown import bytes_of, write_grown
 from bench.local import ROOT, free_port, unslowed
 from bench.serve import INDEX, Load, build, measure, new_key, queries_of
 from raydex.records import Chunk, Section
+from raydex.search import megabytes, split
 from raydex.snapshot import Snapshot, current_id, open_snapshot, read_manifest
 
 RESULTS = ROOT / "bench" / "results" / "serve_large.json"
 GROWN = "grown"
 CHUNKS, CLIENTS, MODES = 1_000_000, (1, 8), ("hybrid", "dense")
+GROUPS = 2
 
 
 def records_of(snapshot: Snapshot) -> tuple[list[Section], list[Chunk]]:
@@ -69,6 +73,22 @@ def doc_rows(result: Mapping[str, Any]) -> list[str]:
         f"{memory} GiB of memory of their own, {served['all_pss_mib'] / 1024:.1f} GiB with mapped files and Ray",
         f"{size['all']:.0f} bytes a chunk on disk",
         f"{size['vectors']:.0f} vectors, {size['texts']:.0f} texts, {size['lexical']:.0f} words",
+        *_rows_of_groups(result["in_groups"]),
+    ]
+
+
+def _rows_of_groups(served: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for mode in MODES:
+        cells = [f"{one['rps']:.0f} / {one['p50_ms']:.1f} / {one['p99_ms']:.0f}" for one in served[mode].values()]
+        rows.append(f"| {mode}, in groups | {' | '.join(cells)} |")
+    of_replicas, of_groups = (
+        " + ".join(f"{one / 1024:.1f}" for one in served[kind]) for kind in ("replica_anon_mib", "group_anon_mib")
+    )
+    return [
+        *rows,
+        f"{served['stages_ms']['groups']:.1f} ms of {served['stages_ms']['whole']:.1f} are waiting for the groups",
+        f"{of_groups} GiB in the groups, {of_replicas} in the replicas",
     ]
 
 
@@ -97,6 +117,7 @@ def main() -> int:
         command = [sys.executable, "serve_index.py", "--data-dir", str(grown), "--index", GROWN, "--port", str(port)]
         command += ["--keys-file", str(work / "keys.json"), "--replicas", str(options.replicas)]
         manifest = read_manifest(grown / GROWN, current_id(grown / GROWN))
+        most_mb = max(map(megabytes, split(manifest, GROUPS)))
         result = {
             "chunks": manifest.counts["chunks"],
             "shards": len(manifest.shards),
@@ -104,6 +125,7 @@ def main() -> int:
             "ann_recall": round(min(shard.recall for shard in manifest.shards), 4),
             "bytes_per_chunk": bytes_of(manifest),
             "served": measure("ours", command, port, load, MODES),
+            "in_groups": measure("in groups", [*command, "--group-memory-mb", str(most_mb)], port, load, MODES),
             "processors": len(os.sched_getaffinity(0)),
             "machine": platform.machine(),
         }

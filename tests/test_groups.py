@@ -10,7 +10,7 @@ from raydex.config import LimitsConfig, ScalingConfig, ServeConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotNotFound
 from raydex.records import Query, StageTimes
-from raydex.search import SnapshotKey, groups_needed, megabytes
+from raydex.search import Scattered, SnapshotKey, groups_needed, megabytes
 from raydex.serve.engine import Engine
 from raydex.serve.groups import ShardGroup, group_count
 from raydex.serve.recorder import MemoryRecorder
@@ -79,6 +79,7 @@ def test_an_engine_over_groups_answers_as_one_that_has_all_and_knows_how_many_sh
 
     assert found(engine) == found(whole)
     holdings = engine.indexes["docs"].searcher.holdings
+    assert isinstance(holdings, Scattered)
     assert (holdings.shards_ok, holdings.shards) == (4, 4)
     groups[0].drop("docs")
     groups[0].release({})
@@ -129,7 +130,8 @@ def test_replica_and_groups_swap_together_and_no_answer_is_partial(config):
         council = Council(config)
         groups = [ShardGroup(config, number, 2) for number in range(2)]
         engine = Engine(config, groups=Here(groups), group_count=2)
-        tasks = [asyncio.create_task(Follower(one, council, MemoryRecorder()).run()) for one in (engine, *groups)]
+        tasks = [asyncio.create_task(Follower(group, council, MemoryRecorder()).run()) for group in groups]
+        tasks.append(asyncio.create_task(Follower(engine, council, MemoryRecorder()).run()))
         seen = set()
         try:
             async with asyncio.timeout(60):
