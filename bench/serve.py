@@ -99,7 +99,7 @@ def pss_mib(pid: int, kind: str = "Pss") -> float:
 
 
 def memory(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """Return the PSS of each replica, what is its own of that, the same of shard groups, and the PSS of all together."""
+    """Return the PSS of each replica and what is its own of that, the latter of shard groups, and the PSS of all."""
     pids = {process.pid, *descendants(process.pid)}
     replicas = [pid for pid in pids if REPLICA.match(command_line(pid))] or [process.pid]
     groups = [pid for pid in pids if GROUP.match(command_line(pid))]

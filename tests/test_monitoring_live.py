@@ -41,7 +41,7 @@ pytestmark = [
 T = TypeVar("T")
 
 
-NEVER_THERE = {"raydex_limiter_failures", "raydex_analytics_dropped"}
+NEVER_THERE = {"raydex_limiter_failures", "raydex_analytics_dropped", "raydex_partial_answers"}
 """Metrics that a service which lacks nothing does not export: a Redis must be away, a disk full."""
 
 

@@ -155,6 +155,10 @@ RECORDED = (
     ),
     Recorded("raydex:index_age_seconds", _index_age()),
     Recorded("raydex:snapshot_chunks", f"min by (index) ({exported('raydex_snapshot_chunks')})"),
+    Recorded(  # the replica that reaches least: what it is asked is answered without the rest
+        "raydex:shards_ok_share",
+        f"min by (index) ({exported('raydex_shards_ok')} / {exported('raydex_shards')})",
+    ),
     Recorded("raydex:canary_recall", f"min({exported('raydex_canary_recall')})"),
     Recorded(  # over a day: a canary that is gone tells nothing any more
         "raydex:canary_age_seconds",
@@ -317,6 +321,15 @@ ALERTS = (
                     ),
                 ),  # a counter is born with its first count, of which no increase tells
             ),
+        ),
+    ),
+    Alert(
+        name="RaydexShardsLost",
+        summary="Index {{ $labels.index }}: {{ $value | humanizePercentage }} of the shards can be searched; answers "
+        "lack the rest.",
+        stages=(
+            Stage(severity="warn", terms=(Term("raydex:shards_ok_share", "< 1"),), for_s=2 * MINUTE),
+            Stage(severity="page", terms=(Term("raydex:shards_ok_share", "< 1"),), for_s=10 * MINUTE),
         ),
     ),
     Alert(
