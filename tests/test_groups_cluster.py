@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -148,3 +149,13 @@ def test_swaps_of_a_service_of_groups_fail_no_request_mix_no_answer_and_miss_no_
     assert load.mixed == 0
     assert set(load.answers) == {first, second}
     assert load.partial == 0
+
+
+def test_callers_who_hang_up_cost_the_others_no_shard(service):
+    """Ray Serve cancels what a request has asked other deployments for when its caller is gone."""
+    host, port = service.url.removeprefix("http://").split(":")
+    for number in range(60):
+        with socket.create_connection((host, int(port))) as caller:
+            caller.sendall(b"GET /search?query=file+%d&k=20 HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+        answer = service.ask(f"all about date {number}", k=20)
+        assert answer["shards_ok"] == "6/6"

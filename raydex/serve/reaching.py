@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from typing import Any
 
 from ray.exceptions import RayError
@@ -64,7 +65,11 @@ class RemoteGroups:
         found: dict[int, Any],
     ) -> list[int]:
         """Add what is answered to found; return which groups failed."""
-        asked = {number: self._handles[number].answer.remote(key, method, *of) for number, of in arguments.items()}
+        # outside of the request: when its caller hangs up, Ray Serve cancels what belongs to it, as if the group failed
+        asked = {
+            number: Context().run(self._handles[number].answer.remote, key, method, *of)
+            for number, of in arguments.items()
+        }
         failed = []
         for number, response in asked.items():
             try:
