@@ -98,9 +98,11 @@ def _config(flags: dict[str, Any], sources: Path | None) -> ServeConfig:
 def _check(config: ServeConfig) -> None:
     from raydex.serve.access import check_start  # imports Starlette: not for --help or a wrong flag
     from raydex.serve.canary import golden_of
+    from raydex.serve.rates import check_redis
     from raydex.tracing import check_exporter
 
     check_start(config)
+    check_redis(config.access)
     check_exporter(config.telemetry)
     _check_published(config)
     golden_of(config)
@@ -108,7 +110,7 @@ def _check(config: ServeConfig) -> None:
 
 def _check_published(config: ServeConfig) -> None:
     """Raise when there is nothing to serve; an index that is missing beside others is reported, not refused."""
-    from raydex.serve.engine import published_names  # imports FAISS and more: not for --help or a wrong flag
+    from raydex.serve.open_snapshots import published_names  # imports FAISS and more: not for --help or a wrong flag
 
     published = published_names(config)
     if not set(config.index or published) & set(published):

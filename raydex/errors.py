@@ -23,6 +23,7 @@
     ├── RollbackRefused          the service cannot make that snapshot live
     ├── QueryError               a query is empty, too long or out of range
     ├── Overloaded               more searches wait than the service lets in
+    ├── ShardsLost               no process can be reached that has the part of an index that is needed
     ├── PrometheusError          Prometheus does not answer, or refuses an expression
     ├── RequestRefused           a request is over a limit, or malformed, before anybody looks at its meaning
     │   ├── MalformedRequest     its URL or headers are not well formed
@@ -329,6 +330,20 @@ class BodyTooLarge(RequestRefused):
 
 class BodyTooSlow(RequestRefused):
     """The body did not come in time."""
+
+
+class ShardsLost(RaydexError):
+    """No process that has a part of an index can be reached, or none of those that may have what is asked for."""
+
+    def __init__(self, index: str, shards_ok: int, shards: int) -> None:
+        super().__init__(index, shards_ok, shards)
+        self.index, self.shards_ok, self.shards = index, shards_ok, shards
+
+    def __str__(self) -> str:
+        return (
+            f"index {self.index}: {self.shards_ok} of {self.shards} shards can be reached. Their processes are started "
+            "again by themselves; ask again in some seconds."
+        )
 
 
 class DeadlineExceeded(RaydexError):

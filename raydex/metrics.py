@@ -124,8 +124,8 @@ METRICS: dict[str, Metric] = {
             "raydex_search_stage_seconds",
             "histogram",
             "Seconds per search stage: validate, embed (waiting for a thread included), filter, lexical, scan and "
-            "merge (dense), fuse, present, rerank, serialise, total. Rising embed: too few replicas; rising scan: "
-            "shards too large.",
+            "merge (dense), groups (waiting for them, where they have the shards), fuse, present, rerank, serialise, "
+            "total. Rising embed: too few replicas; rising scan: shards too large.",
             "stage",
             buckets=SECONDS,
         ),
@@ -166,6 +166,18 @@ METRICS: dict[str, Metric] = {
             "Hits returned per query. A fall: snapshots shrank, or callers page beyond the end.",
             buckets=(1, 2, 5, 10, 20, 50, 100),  # Ray takes bounds above 0 only; zero has its own counter
         ),
+        _serve(
+            "raydex_partial_answers",
+            "counter",
+            "Answers without some shards, because a shard group did not answer in time. A rise: it is gone or slow.",
+        ),
+        _serve(
+            "raydex_shards_ok",
+            "gauge",
+            "Shards of the served snapshot that a replica can search now. Below raydex_shards: a shard group is gone.",
+            "index",
+        ),
+        _serve("raydex_shards", "gauge", "Shards of the served snapshot. A change: another snapshot.", "index"),
         _serve(
             "raydex_zero_result_queries",
             "counter",

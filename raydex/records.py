@@ -363,7 +363,8 @@ class Found:
     """What a query found. facets: name → value → hits of all pages. message: what to know of it, "" most times.
 
     confidence: from 0 to 1, whether the answer is there at all; None where only one leg has looked. fell_through: why
-    it was not reranked, or not as far as it should (budget, failure, no_model); "" when nothing went wrong.
+    it was not reranked, or not as far as it should (budget, failure, no_model); "" when nothing went wrong. shards: how
+    many were looked at, and how many there are.
     """
 
     hits: tuple[Hit, ...]
@@ -371,6 +372,11 @@ class Found:
     facets: dict[str, dict[str, int]] = field(default_factory=dict)
     message: str = ""
     fell_through: str = ""
+    shards: tuple[int, int] = (0, 0)
+
+    @property
+    def is_partial(self) -> bool:
+        return self.shards[0] < self.shards[1]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -304,9 +304,17 @@ def _inconsistencies(index_dir: Path, manifest: Manifest) -> Iterator[SnapshotEr
 
 
 def open_snapshot(
-    index_dir: Path, snapshot_id: str = "", *, expected: EmbedderInfo | None = None, verify: bool = True
+    index_dir: Path,
+    snapshot_id: str = "",
+    *,
+    expected: EmbedderInfo | None = None,
+    verify: bool = True,
+    shards: Collection[Shard] | None = None,
+    words: bool = True,
 ) -> Snapshot:
     """Open the live snapshot, or the one named.
+
+    shards: only these of its shards. words: its lexical index, too.
 
     expected: the model queries are embedded with; SnapshotIncompatible when the snapshot was made with another.
     verify: compare the checksum of every file (SnapshotCorrupt); only a caller that has just done so leaves it out.
@@ -320,16 +328,17 @@ def open_snapshot(
         raise problem
     if expected is not None:
         _check_model(index_dir, manifest, expected)
-    shards = [open_shard(shard, index_dir / "objects", verify=verify) for shard in manifest.shards]
-    lexical = _open_lexical(index_dir, manifest, verify=verify)
+    wanted = manifest.shards if shards is None else shards
+    opened = [open_shard(shard, index_dir / "objects", verify=verify) for shard in wanted]
+    lexical = _open_lexical(index_dir, manifest, verify=verify) if words else None
     logger.info(
         "snapshot opened snapshot=%s shards=%d chunks=%d seconds=%.2f",
         snapshot_id,
-        len(shards),
-        sum(map(len, shards)),
+        len(opened),
+        sum(map(len, opened)),
         time.perf_counter() - started,
     )
-    return Snapshot(manifest=manifest, shards=shards, lexical=lexical)
+    return Snapshot(manifest=manifest, shards=opened, lexical=lexical)
 
 
 def _open_lexical(index_dir: Path, manifest: Manifest, *, verify: bool) -> LexicalIndex | None:

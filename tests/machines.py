@@ -60,4 +60,4 @@ def published(machine, texts):
 def first_hit(engine, text):
     index = engine.select(["docs"])[0]
     vectors = engine.embed(index.model_id, [text])
-    return engine.indexes["docs"].searcher.dense.search(vectors, k=1)[0][0]
+    return engine.indexes["docs"].searcher.holdings.dense.search(vectors, k=1)[0][0]

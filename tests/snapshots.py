@@ -28,14 +28,15 @@ def make_snapshot(
     published: bool = True,
     words: bool = True,
     page: Callable[[PageInfo], PageInfo] = lambda info: info,
+    kind: str = "flat",
 ) -> Manifest:
     """Write one section of one chunk for each URL#anchor → text; return the manifest of the live snapshot.
 
-    words: with a lexical index. page: changes what is known of a page.
+    words: with a lexical index. page: changes what is known of a page. kind: of the index of vectors.
     """
     pairs = [_section_and_chunk(url, text, embedder) for url, text in texts.items()]
     parts = [[pair for pair in pairs if int(pair[0].page_id[:8], 16) % shards == part] for part in range(shards)]
-    written = tuple(_shard(index_dir, f"{number:05d}", part, embedder, page) for number, part in enumerate(parts))
+    written = tuple(_shard(index_dir, f"{number:05d}", part, embedder, page, kind) for number, part in enumerate(parts))
     gate = {"checksums": "passed: all files"}
     lexical = index_words(written, index_dir / "objects", index_dir / "work") if words else None
     manifest = write_manifest_of(
@@ -75,6 +76,7 @@ def _shard(
     part: list[tuple[Section, Chunk]],
     embedder: Embedder,
     page: Callable[[PageInfo], PageInfo],
+    kind: str,
 ) -> Shard:
     chunks = [chunk for _, chunk in part]
     vectors = (
@@ -84,4 +86,4 @@ def _shard(
     )
     sections = sections_to_table([section for section, _ in part])
     pages = pages_to_table([page(page_of(chunk)) for chunk in chunks])
-    return write_shard(shard_id, chunks_to_table(chunks), vectors, sections, pages, index_dir / "objects")
+    return write_shard(shard_id, chunks_to_table(chunks), vectors, sections, pages, index_dir / "objects", kind=kind)

@@ -276,6 +276,16 @@ def test_the_policy_of_the_docs_page_allows_what_the_page_needs_and_nothing_else
     assert policy["default-src"] == "'none'"
 
 
+def test_a_page_of_a_named_origin_may_say_who_asks_and_of_which_trace(data_dir, keys_file):
+    ours = "https://docs.example.org"
+    names = "authorization, x-api-key, x-request-id, x-session-id, content-type, traceparent, tracestate"
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": names}
+    with client_for(data_dir, keys_file, cors_origins=[ours]) as client:
+        assert client.options("/search", headers={"Origin": ours, **preflight}).status_code == 200
+        other = {**preflight, "Access-Control-Request-Headers": "x-forwarded-for"}
+        assert client.options("/search", headers={"Origin": ours, **other}).status_code == 400
+
+
 def test_cross_origin_requests_are_off_unless_an_origin_is_named(data_dir, keys_file):
     key = bearer(keys_file)
     ours, other = "https://docs.example.org", "https://evil.example"

@@ -111,12 +111,31 @@ def test_files_and_key_are_readable_by_their_owner_only(tmp_path, told):
     assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}
 
 
-def test_a_full_queue_drops_and_counts_instead_of_waiting(tmp_path, told, monkeypatch):
-    monkeypatch.setattr(log_module, "MOST_WAITING", 2)
+def test_a_queue_is_full_by_bytes_then_drops_and_counts_instead_of_waiting(tmp_path, told, monkeypatch):
+    short, long = event("short"), event("long " * 1000)
+    monkeypatch.setattr(log_module, "MOST_WAITING_BYTES", 3 * short.bytes_in_memory)
     config = config_of(tmp_path)
-    filled(config, told, *(event(f"query {number}") for number in range(5)))
-    assert told == {"raydex_analytics_dropped": 3, "raydex_analytics_rows": 2}
-    assert len(rows(config)) == 2
+    log = filled(config, told, long, short, short, short, short)
+    assert told == {"raydex_analytics_dropped": 2, "raydex_analytics_rows": 3}
+    log.add(short)
+    log.flush()
+    assert [row["text"] for row in rows(config)] == ["short"] * 4
+
+
+def test_what_is_being_written_still_takes_room(tmp_path, told, monkeypatch):
+    one = event("open a file")
+    monkeypatch.setattr(log_module, "MOST_WAITING_BYTES", one.bytes_in_memory)
+    log = QueryLog(config_of(tmp_path), told)
+    append = Store.append
+
+    def append_while_asked(store: Store, day: str, rows: list[dict[str, Any]]) -> None:
+        log.add(one)
+        append(store, day, rows)
+
+    monkeypatch.setattr(Store, "append", append_while_asked)
+    log.add(one)
+    log.flush()
+    assert told == {"raydex_analytics_dropped": 1, "raydex_analytics_rows": 1}
 
 
 def test_what_cannot_be_written_is_counted_and_does_not_stay_in_memory(tmp_path, told, caplog):

@@ -154,6 +154,11 @@ def test_a_key_that_no_header_can_hold_is_told_before_anything_starts_and_not_sh
     assert "secret" not in told
 
 
+def test_an_address_without_a_scheme_is_told_before_anything_starts(data_dir, capsys):
+    assert serve_index.main(["--data-dir", str(data_dir), "--canary-url", "search.example.org:8000"]) == 2
+    assert "canary_url = 'search.example.org:8000' (from flag --canary-url)" in capsys.readouterr().err
+
+
 def test_no_secret_is_in_what_a_configuration_says_of_itself(data_dir):
     access = AccessConfig(redis_url="redis://:rdx_secret@127.0.0.1/0")
     assert "rdx_secret" not in repr(config_of(data_dir, RIGHT, canary_key="rdx_secret", access=access))

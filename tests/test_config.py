@@ -1,6 +1,7 @@
 """Settings: default < file < environment < flag; every wrong one is named with its origin."""
 
 import argparse
+from traceback import format_exception
 
 import pytest
 
@@ -29,7 +30,6 @@ def test_flag_beats_environment_beats_file_beats_default(monkeypatch):
         (("--max-pages", "0"), {}, {}, r"crawl\.max_pages = '0' \(from flag --max-pages\).*greater than or equal to 1"),
         ((), {"RAYDEX_SHARDS": "many"}, {}, r"shards = 'many' \(from environment variable RAYDEX_SHARDS\)"),
         ((), {}, {"chunk": {"max_tokens": 3}}, r"chunk\.max_tokens = 3 \(from sources\.toml\)"),
-        ((), {}, {"embed": {"modl": "x"}}, r"embed\.modl = 'x' \(from sources\.toml\): Extra inputs"),
     ],
 )
 def test_wrong_setting_is_named_with_its_value_and_origin(monkeypatch, arguments, environment, file_values, message):
@@ -37,6 +37,26 @@ def test_wrong_setting_is_named_with_its_value_and_origin(monkeypatch, arguments
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
         resolve(BuildConfig, flags(BuildConfig, *arguments), file_values, "sources.toml")
+
+
+@pytest.mark.parametrize(
+    ("environment", "file_values", "message"),
+    [
+        ({"RAYDEX_ACCESS__REDIS_ULR": "rdx_secret"}, {}, "access.redis_ulr (from environment variable RAYDEX_ACCESS__"),
+        ({}, {"canary_keys": "rdx_secret"}, "canary_keys (from sources.toml): Extra inputs"),
+        ({}, {"access": "rdx_secret"}, "access (from sources.toml): Input should be a valid dictionary"),
+        ({}, {"canary_key": ["rdx_secret"]}, "canary_key (from sources.toml): Input should be a valid string"),
+    ],
+)
+def test_the_value_of_a_misspelt_setting_or_of_a_secret_one_is_not_repeated(
+    monkeypatch, environment, file_values, message
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as refused:
+        resolve(ServeConfig, {}, file_values, "sources.toml")
+    assert str(refused.value).startswith(message)
+    assert "rdx_secret" not in "".join(format_exception(refused.value))
 
 
 def test_several_indexes_may_be_given_as_repeated_flags_or_with_commas(monkeypatch):

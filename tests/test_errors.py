@@ -33,6 +33,7 @@ SAMPLES = [
     errors.RollbackRefused("x"),
     errors.QueryError("k", "at most 100"),
     errors.Overloaded(256),
+    errors.ShardsLost("docs", 3, 4),
     errors.PrometheusError("http://a:9090", "gives no answer"),
     errors.RequestRefused("x"),
     errors.MalformedRequest("x"),

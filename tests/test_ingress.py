@@ -5,6 +5,8 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -100,28 +102,46 @@ class Dying(threading.Thread):
                 self.asked.append(connection.recv(65536).decode().partition(" ")[0])
 
 
-@pytest.mark.parametrize(("method", "times"), [("GET", 3), ("POST", 1)])
-def test_only_a_get_is_asked_of_another_replica_when_its_own_dies(tmp_path, method, times):
-    replicas = [Dying(), Dying()]
-    names = "r0", "r1"
-    servers = [f"    server {name} 127.0.0.1:{one.port}" for name, one in zip(names, replicas, strict=True)]
+@contextmanager
+def in_front(folder: Path, rules: list[str], backend: list[str]) -> Iterator[str]:
+    """Run the real HAProxy with what Ray writes, mended. rules: of its frontend. backend: lines of the one it has."""
     port = free_port()
-    text = haproxy.mended(BY_RAY, 10).replace("bind *:8000", f"bind 127.0.0.1:{port}\n    use_backend replicas")
-    text = text.replace("127.0.0.1:9101", f"127.0.0.1:{free_port()}").replace(
-        "127.0.0.1:8404", f"127.0.0.1:{free_port()}"
-    )
-    retries = ["    option redispatch 1", "    retry-on conn-failure empty-response", f"    retries {ingress.RETRIES}"]
-    config = tmp_path / "haproxy.cfg"
-    config.write_text("\n".join([text, "backend replicas", *retries, *servers, ""]))
+    frontend = "\n    ".join([f"bind 127.0.0.1:{port}", *rules, "use_backend replicas"])
+    text = haproxy.mended(BY_RAY, 10).replace("bind *:8000", frontend)
+    for taken in ("9101", "8404"):
+        text = text.replace(f"127.0.0.1:{taken}", f"127.0.0.1:{free_port()}")
+    config = folder / "haproxy.cfg"
+    config.write_text("\n    ".join([f"{text}backend replicas", *backend]) + "\n")
     with subprocess.Popen([ingress.haproxy_program(), "-db", "-f", config], stderr=subprocess.DEVNULL) as program:
         try:
             eventually(lambda: answers(port), within_s=20)
-            response = httpx.request(method, f"http://127.0.0.1:{port}/search", trust_env=False)
+            yield f"http://127.0.0.1:{port}"
         finally:
             program.kill()
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 3), ("POST", 1)])
+def test_only_a_get_is_asked_of_another_replica_when_its_own_dies(tmp_path, method, times):
+    replicas = [Dying(), Dying()]
+    servers = [f"server r{number} 127.0.0.1:{one.port}" for number, one in enumerate(replicas)]
+    retries = ["option redispatch 1", "retry-on conn-failure empty-response", f"retries {ingress.RETRIES}"]
+    with in_front(tmp_path, [], [*retries, *servers]) as url:
+        response = httpx.request(method, f"{url}/search", trust_env=False)
     assert (response.status_code, response.json()["error"]["type"]) == (502, "unavailable")
     assert [name for one in replicas for name in one.asked] == [method] * times
     assert method == "POST" or all(one.asked for one in replicas)
+
+
+def test_what_haproxy_says_itself_has_the_shape_of_our_errors_and_503_says_when_to_ask_again(tmp_path):
+    statuses = [400, 408, 500, 502, 504]
+    rules = [f"http-request deny deny_status {status} if {{ path /{status} }}" for status in statuses]
+    with in_front(tmp_path, rules, ["server away 127.0.0.1:1"]) as url:
+        found = {status: httpx.get(f"{url}/{status}", trust_env=False) for status in (*statuses, 503)}
+    for status, response in found.items():
+        assert (response.status_code, response.headers["Content-Type"]) == (status, "application/json")
+        assert set(response.json()) == {"error"}
+        assert set(response.json()["error"]) == {"type", "message", "field", "request_id"}
+    assert found[503].headers["Retry-After"] == "1"
 
 
 def answers(port: int) -> bool:

@@ -117,7 +117,7 @@ def test_a_filter_means_the_same_to_both_legs(tmp_path, filters, folders):
 
 
 def test_filters_take_alternatives_and_leave_nothing_when_nothing_fits(searcher):
-    kinds = searcher.facts.facets["kind"].values
+    kinds = searcher.holdings.facts.facets["kind"].values
     assert find(searcher, "thread", filters=Filters(kinds=("code", *kinds))).hits
     assert not find(searcher, "thread", filters=Filters(versions=("9",))).hits
 
@@ -208,9 +208,9 @@ def test_shards_make_no_difference_to_the_last_bit(tmp_path):
 
 def test_allowed_rows_are_ranked_exactly_as_without_the_others(searcher):
     (vector,) = HashEmbedder().embed_queries(["join a thread"])
-    scores, rows = searcher.dense.rank(vector, len(TEXTS))
+    scores, rows = searcher.holdings.dense.rank(vector, len(TEXTS))
     allowed = np.arange(len(TEXTS)) % 2 == 0
-    few_scores, few_rows = searcher.dense.rank(vector, len(TEXTS), allowed=allowed)
+    few_scores, few_rows = searcher.holdings.dense.rank(vector, len(TEXTS), allowed=allowed)
     kept = allowed[rows]
     assert few_rows.tolist() == rows[kept].tolist()
     assert few_scores.tolist() == scores[kept].tolist()

@@ -78,6 +78,8 @@ def check(answer: Answer) -> Answer:
     return answer
 
 
+# schemathesis 4 draws from `random` inside of its own strategies
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
 @pytest.mark.parametrize(
     ("mode", "operation"),
     [

@@ -6,9 +6,9 @@ log.add(Event(…))         never waits; a full queue drops, and counts what it 
 
 import logging
 import random
+import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
@@ -21,8 +21,8 @@ from raydex.config import ServeConfig
 
 logger = logging.getLogger(__name__)
 
-MOST_WAITING = 20_000
-"""Events in memory, of some 500 bytes: 10 MB. With the longest queries and URLs, in any script, 640 MB."""
+MOST_WAITING_BYTES = 16_000_000
+"""Of events in memory, those that are being written included: some 25,000 searches, fewer when they are long."""
 
 SWEEP_S = 600.0
 
@@ -43,6 +43,10 @@ class Event(NamedTuple):
     results: int
     url: str
 
+    @property
+    def bytes_in_memory(self) -> int:
+        return sum(map(sys.getsizeof, (self, *self)))
+
 
 class QueryLog:
     """The log of one process. count: told the names of metrics, `raydex_analytics_rows` and `…_dropped`."""
@@ -52,8 +56,9 @@ class QueryLog:
     ) -> None:
         self._config, self._count, self._chance = config.analytics, count, chance
         self._store = Store(config.analytics_dir)
-        self._waiting: deque[Event] = deque()
-        self._writing = threading.Lock()
+        self._waiting: list[Event] = []
+        self._bytes_held = 0
+        self._holding, self._writing = threading.Lock(), threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._swept_at = -SWEEP_S
@@ -65,10 +70,13 @@ class QueryLog:
     def add(self, event: Event) -> None:
         if not self.is_on:
             return
-        if len(self._waiting) >= MOST_WAITING:
+        size = event.bytes_in_memory
+        with self._holding:
+            if has_room := self._bytes_held + size <= MOST_WAITING_BYTES:
+                self._waiting.append(event)
+                self._bytes_held += size
+        if not has_room:
             self._count("raydex_analytics_dropped")
-            return
-        self._waiting.append(event)
 
     def start(self) -> None:
         """Begin to write. A log that is off is still swept, if there is one: what was promised to go, goes."""
@@ -85,7 +93,8 @@ class QueryLog:
     def flush(self) -> None:
         """Write what waits. What cannot be written is dropped and counted: a full disk must not fill memory."""
         with self._writing:
-            events = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            with self._holding:
+                events, self._waiting = self._waiting, []
             if not events:
                 return
             try:
@@ -95,6 +104,8 @@ class QueryLog:
                 written = "raydex_analytics_dropped"
             else:
                 written = "raydex_analytics_rows"
+            with self._holding:
+                self._bytes_held -= sum(event.bytes_in_memory for event in events)
         for _ in events:
             self._count(written)
 

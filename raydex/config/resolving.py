@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
-from raydex.config.tables import BuildConfig, ServeConfig
+from raydex.config.serving import ServeConfig
+from raydex.config.tables import BuildConfig
 from raydex.errors import ConfigError
 
 ENV_PREFIX = "RAYDEX_"
@@ -106,7 +107,8 @@ def resolve(table: type[Config], flags: Mapping[str, Any], file_values: Mapping[
     flags: dotted name → value, other keys are ignored. Raises ConfigError naming each wrong setting, where its value
     came from and what is allowed.
     """
-    given_flags = {s.path: flags[".".join(s.path)] for s in settings_of(table) if ".".join(s.path) in flags}
+    known = {setting.path: setting for setting in settings_of(table)}
+    given_flags = {path: flags[".".join(path)] for path in known if ".".join(path) in flags}
     environment = EnvSettingsSource(
         cast(type[BaseSettings], table),
         env_prefix=ENV_PREFIX,
@@ -114,12 +116,13 @@ def resolve(table: type[Config], flags: Mapping[str, Any], file_values: Mapping[
         case_sensitive=False,
     )
     if not isinstance(file_values, Mapping):
-        raise ConfigError(f"{file_name}: settings must be a table such as [build], found {file_values!r}")
+        raise ConfigError(f"{file_name}: settings must be a table such as [build], found {type(file_values).__name__}")
     try:
         values = _overlay(_overlay(_found_beside(file_values, file_name), environment()), _nested(given_flags))
         return table.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e, given_flags, file_name) for e in error.errors())) from error
+        wrong = "; ".join(_explain(e, known, given_flags, file_name) for e in error.errors())
+        raise ConfigError(wrong) from None  # pydantic's text, in a traceback, has every value
     except SettingsError as error:  # a variable that names a table of settings, such as RAYDEX_CRAWL
         raise ConfigError(f"environment variable {ENV_PREFIX}…: {error}") from error
 
@@ -134,16 +137,20 @@ def _found_beside(file_values: Mapping[str, Any], file_name: str) -> dict[str, A
     return {**file_values, "gate": {**gate, **named}}
 
 
-def _explain(error: Any, given_flags: Mapping[tuple[str, ...], Any], file_name: str) -> str:
+def _explain(
+    error: Any, known: Mapping[tuple[str, ...], Setting], given_flags: Mapping[tuple[str, ...], Any], file_name: str
+) -> str:
+    """Say what is wrong; the value only of a setting that is known to be no secret: not of one that is misspelt."""
     path = tuple(str(part) for part in error["loc"])
-    setting = Setting(path, FieldInfo())
+    setting = known.get(path, Setting(path, FieldInfo(repr=False)))
     if path in given_flags:
         origin = f"flag {setting.flag}"
     elif setting.variable in os.environ:
         origin = f"environment variable {setting.variable}"
     else:
         origin = file_name or "defaults"
-    return f"{'.'.join(path)} = {error['input']!r} (from {origin}): {error['msg']}"
+    value = f" = {error['input']!r}" if setting.info.repr else ""
+    return f"{'.'.join(path)}{value} (from {origin}): {error['msg']}"
 
 
 def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:

@@ -141,6 +141,10 @@ class LexicalIndex:
         mask[self._rows(left, len(self) - count if is_most else count)[1]] = not is_most
         return mask
 
+    def is_anywhere(self, query: ParsedQuery, filters: Filters) -> bool:
+        """Return whether a passage has all the phrases and nothing that is excluded, and passes the filters."""
+        return len(self.search(query, 1, filters)[1]) > 0
+
     def definitions(self, name: str) -> tuple[Rows, Rows, Rows]:
         """Return the rows that define a symbol: spelled exactly so, in any case, and by its end (`join`)."""
         name = name.removesuffix("()").strip()

@@ -8,7 +8,7 @@ wherever a row lies (see shard.py), and every row that ties with the last wanted
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from raydex.ann import Mask, Rows, joined, scores_of
 from raydex.errors import SnapshotIncompatible
-from raydex.records import Chunk, Hit, Section, StageTimes, Vectors
+from raydex.records import Chunk, Hit, Manifest, Section, StageTimes, Vectors
 from raydex.search.scan import best_rows, clamped
 from raydex.shard import OpenShard
 from raydex.snapshot import Snapshot
@@ -102,29 +102,38 @@ class DenseSearcher:
         return next((section for section in found if section is not None), None)
 
     def check(self, vectors: Vectors) -> None:
-        """Raise when no ranking follows from these vectors: SnapshotIncompatible, or ValueError for NaN."""
-        model = self.snapshot.manifest.embedder
-        if vectors.ndim != 2 or vectors.shape[1] != model.dim:
-            raise SnapshotIncompatible(
-                f"index {self.index}",
-                "the shape of the query vectors",
-                f"(q, {model.dim})",
-                str(vectors.shape),
-                f"Embed queries with the model of the snapshot, {model.name!r}.",
-            )
-        if not np.isfinite(vectors).all():
-            raise ValueError("a query vector holds NaN or infinity; no ranking follows from it")
+        """Raise when no ranking follows from these vectors; see check_vectors."""
+        check_vectors(self.index, self.snapshot.manifest, vectors)
 
     def order(self, scores: npt.NDArray[np.floating[Any]], rows: Rows) -> Rows:
         """Return the places of these rows, best first, ties by chunk_id."""
-        order: Rows = np.argsort(-scores, kind="stable")
-        ranked = scores[order]
-        is_tied = ranked[1:] == ranked[:-1]
-        if is_tied.any():
-            for first, end in _runs(is_tied):
-                tied = order[first:end].tolist()
-                order[first:end] = sorted(tied, key=lambda place: self.chunk_id(int(rows[place])))
-        return order
+        return order_of(scores, lambda place: self.chunk_id(int(rows[place])))
+
+
+def check_vectors(index: str, manifest: Manifest, vectors: Vectors) -> None:
+    """Raise when no ranking follows from these vectors: SnapshotIncompatible, or ValueError for NaN."""
+    model = manifest.embedder
+    if vectors.ndim != 2 or vectors.shape[1] != model.dim:
+        raise SnapshotIncompatible(
+            f"index {index}",
+            "the shape of the query vectors",
+            f"(q, {model.dim})",
+            str(vectors.shape),
+            f"Embed queries with the model of the snapshot, {model.name!r}.",
+        )
+    if not np.isfinite(vectors).all():
+        raise ValueError("a query vector holds NaN or infinity; no ranking follows from it")
+
+
+def order_of(scores: npt.NDArray[np.floating[Any]], chunk_id: Callable[[int], str]) -> Rows:
+    """Return the places of these scores, best first, ties by chunk_id. chunk_id: of a place."""
+    order: Rows = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    is_tied = ranked[1:] == ranked[:-1]
+    if is_tied.any():
+        for first, end in _runs(is_tied):
+            order[first:end] = sorted(order[first:end].tolist(), key=chunk_id)
+    return order
 
 
 def _runs(is_tied: npt.NDArray[np.bool_]) -> list[list[int]]:

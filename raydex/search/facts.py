@@ -43,8 +43,12 @@ class Facet:
     def counts(self, rows: Rows) -> dict[str, int]:
         """Return value → rows that have it, most frequent first; rows without a value are not counted."""
         numbers, counts = np.unique(self.numbers[rows], return_counts=True)
-        found = {self.values[number]: int(count) for number, count in zip(numbers, counts, strict=True)}
-        return dict(sorted(((v, n) for v, n in found.items() if v), key=lambda pair: (-pair[1], pair[0])))
+        return by_frequency({self.values[n]: int(count) for n, count in zip(numbers, counts, strict=True)})
+
+
+def by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counts of values, most frequent first, without that of rows that have none."""
+    return dict(sorted(((v, n) for v, n in counts.items() if v), key=lambda pair: (-pair[1], pair[0])))
 
 
 class Facts:

@@ -6,23 +6,24 @@ Query, its vector → legs (to a fixed depth) → fuse → group → leave out n
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isnan
-from typing import cast
+from math import inf, isnan
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from raydex.ann import Mask, Rows
 from raydex.errors import QueryError
 from raydex.lexical import LexicalIndex, Suggestion
 from raydex.lexical.analysis import Marks
 from raydex.query import ParsedQuery, parse_query
-from raydex.records import Found, Grouping, Hit, NameKind, Query, Section, SectionKind, StageTimes, Vectors
-from raydex.search.dense import DenseSearcher, merge_hits
-from raydex.search.facts import Facts, Numbers
+from raydex.records import Found, Grouping, Hit, Query, Section, SectionKind, StageTimes, Vectors
+from raydex.search.dense import check_vectors, merge_hits
+from raydex.search.holding import NO_ROWS, NOTHING, Holding, Holdings, Looked, OpenHolding, PassagesGone, united
 from raydex.search.passages import excerpt, highlights
-from raydex.search.ranking import DEPTH, SYMBOL_BONUS, Candidates, Scored, confidence, fuse
+from raydex.search.ranking import DEPTH, SYMBOL_BONUS, Candidates, Scored, Scores, confidence, fuse
 from raydex.snapshot import Snapshot
 
 MORE_IN_GROUP = 3
@@ -41,8 +42,6 @@ MOST_WORDS_OF_A_NAME = 3
 
 UNQUOTED = "no passage has the quoted words as they stand: searched without the quotes"
 
-NO_ROWS = np.empty(0, np.int64)
-
 
 @dataclass(slots=True)
 class _Group:
@@ -59,12 +58,16 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """Candidates best first, in parallel: row, score, parts of the score, cosine and BM25 (NaN: not found so)."""
+    """Candidates best first, in parallel: row, score, parts of the score, cosine and BM25 (NaN: not found so), and the
+    numbers of page and section.
+    """
 
     rows: Rows
     scored: Scored
-    dense: Vectors
-    lexical: Vectors
+    dense: Scores
+    lexical: Scores
+    page: npt.NDArray[np.integer[Any]]
+    section: npt.NDArray[np.integer[Any]]
     confidence: float | None = None
 
 
@@ -80,200 +83,143 @@ class _MarksByLanguage(dict[str, Marks]):
 class Searcher:
     """Answers queries from one open snapshot of one index. Safe to use from several threads."""
 
-    def __init__(self, index: str, snapshot: Snapshot) -> None:
-        """A snapshot that was made without a lexical index is searched by meaning alone."""
+    def __init__(self, index: str, snapshot: Snapshot, holdings: Holdings | None = None) -> None:
+        """A snapshot that was made without a lexical index is searched by meaning alone.
+
+        holdings: who has the passages; without it, the shards of the snapshot, which are open here.
+        """
         self.index = index
         self.snapshot = snapshot
         self.lexical = snapshot.lexical
-        self.dense = DenseSearcher(index, snapshot)
-        self.facts = Facts(snapshot)
-        self._is_api = self.facts.passing("kind", frozenset({"api"}))
+        self.holdings = OpenHolding(index, snapshot) if holdings is None else holdings
 
-    def find(self, query: Query, vector: Vectors | None, *, times: StageTimes | None = None) -> Found:
+    def find(
+        self,
+        query: Query,
+        vector: Vectors | None,
+        *,
+        times: StageTimes | None = None,
+        seconds_left: Callable[[], float] = lambda: inf,
+    ) -> Found:
         """Return the hits of ranks offset + 1 to offset + k, best first; ties are ordered by chunk_id.
 
-        vector: float32 (dim,), L2-normalised; not looked at, and may be None, in mode lexical. Raises QueryError for
-        what needs a lexical index where there is none (mode lexical, a phrase, an exclusion), SnapshotIncompatible for
-        a vector of another model.
+        vector: float32 (dim,), L2-normalised; not looked at, and may be None, in mode lexical. seconds_left: how long
+        other processes are waited for. Raises QueryError for what needs a lexical index where there is none (mode
+        lexical, a phrase, an exclusion), SnapshotIncompatible for a vector of another model, ShardsLost when no shard
+        can be looked at; while some cannot, the answer is that of the others, and says so.
         """
-        clock, times = time.perf_counter, times or StageTimes()
+        times, message = times or StageTimes(), ""
         parsed = parse_query(query.text, self.lexical.is_name if self.lexical else lambda _: False)
-        self._check(query, parsed)
-        started = clock()
-        allowed, message = self._allowed(query, parsed), ""
-        if parsed.phrases and allowed is not None and not allowed.any():
+        self._check(query, parsed, vector)
+        started = time.perf_counter()
+        if self.lexical and parsed.phrases and not self.lexical.is_anywhere(parsed, query.filters):
             parsed, message = _unquoted(parsed), UNQUOTED
-            allowed = self._allowed(query, parsed)
-        times.add("filter", clock() - started)
-        ranking = self._ranking(query, parsed, vector, allowed, times)
-        started = clock()
-        groups = self._groups(ranking, query)
+        said = self.lexical.matching(parsed) if self.lexical else None
+        times.add("filter", time.perf_counter() - started)
+        held = self.holdings.begin(seconds_left)
+        while True:
+            try:
+                ranking = self._ranking(query, parsed, vector, said, held, times)
+                return self._found(query, parsed, ranking, held, message, times)
+            except PassagesGone:
+                pass  # held goes on without them
+
+    def _found(
+        self, query: Query, parsed: ParsedQuery, ranking: _Ranking, held: Holding, message: str, times: StageTimes
+    ) -> Found:
+        wanted = query.offset + query.k
+        held.expect(ranking.rows, wanted)
+        started = time.perf_counter()
+        groups = _groups(ranking, query, held)
         marks = _MarksByLanguage({term.term for term in self.lexical.expand(parsed)} if self.lexical else ())
         hits = [
-            self._hit(ranking, group, query, marks, rank)
-            for rank, group in enumerate(groups[query.offset :][: query.k], start=query.offset + 1)
+            self._hit(ranking, group, query, held, marks, rank)
+            for rank, group in enumerate(groups[query.offset : wanted], start=query.offset + 1)
         ]
         heads = ranking.rows[[group.place for group in groups]] if groups else NO_ROWS
-        facets = self.facts.counts(heads) if query.facets else {}
-        found = Found(hits=tuple(hits), confidence=ranking.confidence, facets=facets, message=message)
-        times.add("present", clock() - started)
-        return found
+        facets = held.counts(heads) if query.facets else {}
+        times.add("present", time.perf_counter() - started)
+        return Found(
+            hits=tuple(hits), confidence=ranking.confidence, facets=facets, message=message, shards=held.shards
+        )
 
     def suggest(self, prefix: str, k: int) -> list[tuple[Suggestion, str]]:
-        """Return what may be meant by what was typed so far, and its URL ("" where an older index does not say)."""
+        """Return what may be meant by what was typed so far, and its URL ("" where an older index does not say, or
+        where it cannot be had now).
+        """
         found = self.lexical.suggest(prefix, k) if self.lexical else []
-        return [(one, "" if one.row is None else self._url_of(one.kind, one.row)) for one in found]
-
-    def _url_of(self, kind: NameKind, row: int) -> str:
-        shard, local = self.dense.place(row)
-        url = str(shard.chunks["url"][local].as_py())
-        return url.partition("#")[0] if kind == "title" else url  # a title is that of the whole page
+        leading = [one.row for one in found if one.row is not None]
+        urls = dict(zip(leading, self.holdings.urls(leading), strict=True))
+        return [(one, _url_of(one, urls)) for one in found]
 
     def section(self, section_id: str) -> Section | None:
-        return self.dense.section(section_id)
+        """Raises ShardsLost when it may be in a shard that cannot be looked at."""
+        return self.holdings.section(section_id)
 
-    def _check(self, query: Query, parsed: ParsedQuery) -> None:
+    def _check(self, query: Query, parsed: ParsedQuery, vector: Vectors | None) -> None:
         if self.lexical is None and (query.mode == "lexical" or parsed.phrases or parsed.excluded):
             what = "mode lexical" if query.mode == "lexical" else "a phrase or an exclusion"
             raise QueryError("query", f"{what} needs a lexical index, which index {self.index} has not: build it again")
-
-    def _allowed(self, query: Query, parsed: ParsedQuery) -> Mask | None:
-        """Return which rows filters, phrases and exclusions leave; None when all."""
-        mask = self.facts.mask(query.filters)
-        said = self.lexical.matching(parsed) if self.lexical else None
-        return mask if said is None else said if mask is None else said & mask
+        if query.mode != "lexical":
+            if vector is None:
+                raise ValueError(f"mode {query.mode} needs the vector of the query")
+            check_vectors(self.index, self.snapshot.manifest, vector[np.newaxis])
 
     def _ranking(
-        self, query: Query, parsed: ParsedQuery, vector: Vectors | None, allowed: Mask | None, times: StageTimes
+        self,
+        query: Query,
+        parsed: ParsedQuery,
+        vector: Vectors | None,
+        said: Mask | None,
+        held: Holding,
+        times: StageTimes,
     ) -> _Ranking:
         depth = DEPTH * -(-(query.offset + query.k) // DEPTH)
-        if self.lexical is not None and query.mode != "dense":
-            started = time.perf_counter()
-            scores, rows = self.lexical.search(parsed, depth, query.filters)
-            times.add("lexical", time.perf_counter() - started)
-            if query.mode == "lexical":
-                return _Ranking(rows, _alone("lexical", scores), _nan_like(scores), scores)
-        if vector is None:
-            raise ValueError(f"mode {query.mode} needs the vector of the query")
-        self.dense.check(vector[np.newaxis])
-        dense = self.dense.rank(vector, depth, allowed=allowed, times=times)
-        if self.lexical is None or query.mode == "dense":
-            return _Ranking(dense[1], _alone("dense", dense[0]), dense[0], _nan_like(dense[0]))
+        lexical, defined = NOTHING, NOTHING
         started = time.perf_counter()
-        ranking = self._fused(self.lexical, parsed, vector, lexical=(scores, rows), dense=dense, allowed=allowed)
+        if self.lexical is not None and query.mode != "dense":
+            lexical = self.lexical.search(parsed, depth, query.filters)
+            if query.mode == "hybrid":
+                defined = _definitions(self.lexical, parsed)
+            times.add("lexical", time.perf_counter() - started)
+        looked = held.look(
+            united(lexical[1], defined[1]),
+            vector=None if query.mode == "lexical" else vector,
+            depth=depth,
+            filters=query.filters,
+            said=said,
+            times=times,
+        )
+        if query.mode == "lexical":
+            return _one_leg("lexical", *_of_those(looked.rows, lexical), looked)
+        if self.lexical is None or query.mode == "dense":
+            return _one_leg("dense", *looked.dense, looked)
+        started = time.perf_counter()
+        ranking = _fused(self.lexical, parsed, lexical, defined, looked, held)
         times.add("fuse", time.perf_counter() - started)
         return ranking
 
-    def _fused(
-        self,
-        index: LexicalIndex,
-        parsed: ParsedQuery,
-        vector: Vectors,
-        *,
-        lexical: tuple[Vectors, Rows],
-        dense: tuple[Vectors, Rows],
-        allowed: Mask | None,
-    ) -> _Ranking:
-        defined = _definitions(index, parsed)
-        if allowed is not None:
-            defined = {row: bonus for row, bonus in defined.items() if allowed[row]}
-        rows = _united(lexical[1], dense[1], np.fromiter(defined, np.int64, len(defined)))
-        bm25, bonus = np.full(len(rows), np.nan), np.zeros(len(rows))
-        bm25[rows.searchsorted(lexical[1])] = lexical[0]
-        for row, value in defined.items():
-            bonus[rows.searchsorted(row)] = value
-        cosine = np.empty(len(rows), np.float32)
-        is_unknown = np.ones(len(rows), bool)
-        is_unknown[known := rows.searchsorted(dense[1])] = False
-        cosine[known], cosine[is_unknown] = dense[0], self.dense.cosines(vector, rows[is_unknown])
-        candidates = Candidates(
-            rows=rows,
-            cosine=cosine.astype(np.float64),
-            lexical=bm25,
-            last_lexical=float(lexical[0][-1]) if len(lexical[1]) >= DEPTH else 0.0,
-            best_lexical=index.ideal(parsed),
-            bonus=bonus,
-        )
-        facts = self.facts
-        scored = fuse(
-            candidates,
-            parsed.kind,
-            is_api=self._is_api[rows],
-            page=facts.page[rows],
-            page_size=facts.page_size[rows],
-        )
-        order = self.dense.order(scored.total, rows)
-        parts = {name: values[order] for name, values in scored.parts.items()}
-        whole = Scored(scored.total[order], parts)
-        return _Ranking(rows[order], whole, cosine[order], bm25[order], confidence(candidates))
-
-    def _groups(self, ranking: _Ranking, query: Query) -> list[_Group]:
-        """Return the groups up to the last one asked for, best first, no group twice; for facets those after it too.
-
-        A group whose best passage says under the same heading what that of a better one says is one of its copies.
-        Near-duplicates are looked for as far as the page asked for reaches.
-        """
-        wanted, numbers = query.offset + query.k, self._numbers(query.group_by, ranking.rows).tolist()
-        groups: list[_Group] = []
-        known: set[int] = set()
-        said: dict[str, list[_Group]] = {}
-        for place, number in enumerate(numbers):
-            if number in known:
-                continue
-            if len(groups) >= wanted and not query.facets:
-                break
-            known.add(number)
-            group = _Group(number, place)
-            if query.group_by != "none" and len(groups) < wanted:
-                alike = said.setdefault(self.dense.last_heading(int(ranking.rows[place])).lower(), [])
-                if better := self._said_before(ranking, group, alike):
-                    better.copies.append(place)
-                    continue
-                alike.append(group)
-            groups.append(group)
-        return groups
-
-    def _numbers(self, group_by: Grouping, rows: Rows) -> Rows | Numbers:
-        if group_by == "none":
-            return rows
-        return (self.facts.page if group_by == "page" else self.facts.section)[rows]
-
-    def _said_before(self, ranking: _Ranking, group: _Group, alike: Sequence[_Group]) -> _Group | None:
-        """Return the first of the groups under the same heading that has the same words."""
-        words = self._words(ranking, group) if alike else set()
-        return next((one for one in alike if _overlap(words, self._words(ranking, one)) >= SAME_WORDS), None)
-
-    def _words(self, ranking: _Ranking, group: _Group) -> set[str]:
-        if group.words is None:
-            group.words = set(_WORD.findall(self.dense.text(int(ranking.rows[group.place])).lower()))
-        return group.words
-
-    def _hit(self, ranking: _Ranking, group: _Group, query: Query, marks: _MarksByLanguage, rank: int) -> Hit:
-        first, *others = self._shown(ranking, group, query)
+    def _hit(
+        self, ranking: _Ranking, group: _Group, query: Query, held: Holding, marks: _MarksByLanguage, rank: int
+    ) -> Hit:
+        first, *others = _shown(ranking, group, query)
         return self._passage(
             ranking,
             first,
             query,
+            held,
             marks,
             rank,
-            more=tuple([self._passage(ranking, place, query, marks, rank) for place in others]),
-            copies=tuple([self.dense.url(int(ranking.rows[place])) for place in group.copies]),
+            more=tuple([self._passage(ranking, place, query, held, marks, rank) for place in others]),
+            copies=tuple([held.url(int(ranking.rows[place])) for place in group.copies]),
         )
-
-    def _shown(self, ranking: _Ranking, group: _Group, query: Query) -> list[int]:
-        """Return the best place of the group and, of a page, those of its next best sections."""
-        if query.group_by != "page":
-            return [group.place]
-        places = np.flatnonzero(self.facts.page[ranking.rows] == group.number).tolist()
-        sections = self.facts.section[ranking.rows[places]].tolist()
-        best = dict(zip(reversed(sections), reversed(places), strict=True))
-        return sorted(best.values())[: 1 + MORE_IN_GROUP]
 
     def _passage(
         self,
         ranking: _Ranking,
         place: int,
         query: Query,
+        held: Holding,
         marks: _MarksByLanguage,
         rank: int,
         *,
@@ -281,8 +227,8 @@ class Searcher:
         copies: tuple[str, ...] = (),
     ) -> Hit:
         row = int(ranking.rows[place])
-        chunk, facets = self.dense.chunk(row), self.facts.facets
-        marked = highlights(chunk.text, marks[facets["language"].value(row)])
+        chunk = held.chunk(row)
+        marked = highlights(chunk.text, marks[held.value("language", row)])
         scores = {"dense": float(ranking.dense[place]), "lexical": float(ranking.lexical[place])}
         return Hit(
             rank=rank,
@@ -290,14 +236,128 @@ class Searcher:
             index=self.index,
             chunk=chunk,
             scores={name: value for name, value in scores.items() if not isnan(value)},
-            kind=cast(SectionKind, facets["kind"].value(row)),
-            version=facets["version"].value(row),
+            kind=cast(SectionKind, held.value("kind", row)),
+            version=held.value("version", row),
             highlights=marked,
             excerpt=excerpt(chunk.text, marked),
             more=more,
             copies=copies,
             explanation=_explanation(ranking.scored, place) if query.explain else {},
         )
+
+
+def _fused(
+    index: LexicalIndex,
+    parsed: ParsedQuery,
+    lexical: tuple[Scores, Rows],
+    defined: tuple[Scores, Rows],
+    looked: Looked,
+    held: Holding,
+) -> _Ranking:
+    """lexical: scores and rows of that leg, best first. defined: bonus and row of each definition."""
+    rows = looked.rows
+    candidates = Candidates(
+        rows=rows,
+        cosine=looked.cosine.astype(np.float64),
+        lexical=_placed(rows, lexical, np.nan),
+        last_lexical=float(lexical[0][-1]) if len(lexical[1]) >= DEPTH else 0.0,
+        best_lexical=index.ideal(parsed),
+        bonus=_placed(rows, defined, 0.0),
+    )
+    scored = fuse(candidates, parsed.kind, is_api=looked.is_api, page=looked.page, page_size=looked.page_size)
+    order = held.order(scored.total, rows)
+    return _Ranking(
+        rows=rows[order],
+        scored=Scored(scored.total[order], {name: values[order] for name, values in scored.parts.items()}),
+        dense=looked.cosine[order],
+        lexical=candidates.lexical[order],
+        page=looked.page[order],
+        section=looked.section[order],
+        confidence=confidence(candidates),
+    )
+
+
+def _one_leg(name: str, scores: Scores, rows: Rows, looked: Looked) -> _Ranking:
+    places, other = looked.rows.searchsorted(rows), np.full(len(scores), np.nan, np.float32)
+    total = scores.astype(np.float64)
+    return _Ranking(
+        rows=rows,
+        scored=Scored(total, {name: total}),
+        dense=scores if name == "dense" else other,
+        lexical=scores if name == "lexical" else other,
+        page=looked.page[places],
+        section=looked.section[places],
+    )
+
+
+def _placed(rows: Rows, found: tuple[Scores, Rows], other: float) -> npt.NDArray[np.float64]:
+    """Return for each of these rows, ascending, its score, and `other` for one that has none."""
+    scores = np.full(len(rows), other)
+    there, at = _of_those(rows, found)
+    scores[rows.searchsorted(at)] = there
+    return scores
+
+
+def _of_those(rows: Rows, found: tuple[Scores, Rows]) -> tuple[Scores, Rows]:
+    """Return what of scores and rows is among these rows, ascending; filters and lost shards leave some out."""
+    if not len(rows):
+        return NOTHING
+    is_there = rows[np.minimum(rows.searchsorted(found[1]), len(rows) - 1)] == found[1]
+    return found if is_there.all() else (found[0][is_there], found[1][is_there])
+
+
+def _groups(ranking: _Ranking, query: Query, held: Holding) -> list[_Group]:
+    """Return the groups up to the last one asked for, best first, no group twice; for facets those after it too.
+
+    A group whose best passage says under the same heading what that of a better one says is one of its copies.
+    Near-duplicates are looked for as far as the page asked for reaches.
+    """
+    wanted, numbers = query.offset + query.k, _numbers(ranking, query.group_by)
+    groups: list[_Group] = []
+    known: set[int] = set()
+    said: dict[str, list[_Group]] = {}
+    for place, number in enumerate(numbers):
+        if number in known:
+            continue
+        if len(groups) >= wanted and not query.facets:
+            break
+        known.add(number)
+        group = _Group(number, place)
+        if query.group_by != "none" and len(groups) < wanted:
+            alike = said.setdefault(held.last_heading(int(ranking.rows[place])).lower(), [])
+            if better := _said_before(ranking, group, alike, held):
+                better.copies.append(place)
+                continue
+            alike.append(group)
+        groups.append(group)
+    return groups
+
+
+def _numbers(ranking: _Ranking, group_by: Grouping) -> list[int]:
+    numbers = {"none": ranking.rows, "section": ranking.section, "page": ranking.page}[group_by]
+    return cast(list[int], numbers.tolist())
+
+
+def _said_before(ranking: _Ranking, group: _Group, alike: Sequence[_Group], held: Holding) -> _Group | None:
+    """Return the first of the groups under the same heading that has the same words."""
+    words = _words(ranking, group, held) if alike else set()
+    return next((one for one in alike if _overlap(words, _words(ranking, one, held)) >= SAME_WORDS), None)
+
+
+def _words(ranking: _Ranking, group: _Group, held: Holding) -> set[str]:
+    if group.words is None:
+        group.words = set(_WORD.findall(held.text(int(ranking.rows[group.place])).lower()))
+    return group.words
+
+
+def _shown(ranking: _Ranking, group: _Group, query: Query) -> list[int]:
+    """Return the best place of the group and, of a page, those of its next best sections."""
+    if query.group_by != "page":
+        return [group.place]
+    places = np.flatnonzero(ranking.page == group.number).tolist()
+    sections = ranking.section[places].tolist()
+    best = dict(zip(reversed(sections), reversed(places), strict=True))
+    return sorted(best.values())[: 1 + MORE_IN_GROUP]
 
 
 def merge_found(parts: Sequence[Found], *, k: int, offset: int) -> Found:
@@ -313,27 +373,24 @@ def merge_found(parts: Sequence[Found], *, k: int, offset: int) -> Found:
         message=next((part.message for part in parts if part.message), ""),
         confidence=max((part.confidence for part in parts if part.confidence is not None), default=None),
         facets=facets,
+        shards=(sum(part.shards[0] for part in parts), sum(part.shards[1] for part in parts)),
     )
 
 
-def _united(*parts: Rows) -> Rows:
-    """Return all rows, ascending, each once; np.unique takes three times as long for so few."""
-    rows = np.sort(np.concatenate(parts))
-    is_first = np.ones(len(rows), bool)
-    np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
-    united: Rows = rows[is_first]
-    return united
-
-
-def _definitions(index: LexicalIndex, parsed: ParsedQuery) -> dict[int, float]:
-    """Return row → bonus of the passages that define what the query names."""
+def _definitions(index: LexicalIndex, parsed: ParsedQuery) -> tuple[Scores, Rows]:
+    """Return bonus and row of the passages that define what the query names."""
     found: dict[int, float] = {}
     names = {parsed.text.strip(), " ".join(parsed.words)} if len(parsed.words) <= MOST_WORDS_OF_A_NAME else set()
     for name in names:
         for rows, bonus in zip(index.definitions(name), SYMBOL_BONUS, strict=True):
             for row in rows[:DEPTH].tolist():
                 found[row] = max(found.get(row, 0.0), bonus)
-    return found
+    return np.fromiter(found.values(), np.float64, len(found)), np.fromiter(found, np.int64, len(found))
+
+
+def _url_of(one: Suggestion, urls: Mapping[int, str]) -> str:
+    url = "" if one.row is None else urls[one.row]
+    return url.partition("#")[0] if one.kind == "title" else url  # a title is that of the whole page
 
 
 def _unquoted(parsed: ParsedQuery) -> ParsedQuery:
@@ -343,14 +400,6 @@ def _unquoted(parsed: ParsedQuery) -> ParsedQuery:
 
 def _explanation(scored: Scored, place: int) -> dict[str, float]:
     return {name: round(float(values[place]), 6) for name, values in scored.parts.items() if values[place]}
-
-
-def _alone(name: str, scores: Vectors) -> Scored:
-    return Scored(scores.astype(np.float64), {name: scores.astype(np.float64)})
-
-
-def _nan_like(scores: Vectors) -> Vectors:
-    return np.full(len(scores), np.nan, np.float32)
 
 
 def _overlap(one: set[str], other: set[str]) -> float:

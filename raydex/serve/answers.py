@@ -49,21 +49,25 @@ class Body(msgspec.Struct, frozen=True):
     message: str
     snapshot: Mapping[str, str]
     confidence: float | None
+    shards_ok: str
     results: list[Passage]
     facets: dict[str, dict[str, int]]
 
 
 class Outcome(NamedTuple):
-    """What is counted of an answer. top_score: cosine of the result of rank 1, if it is there and was looked at."""
+    """What is counted of an answer. top_score: cosine of the result of rank 1, if it is there and was looked at.
+    is_partial: some shards were not looked at.
+    """
 
     hits: int
     confidence: float | None = None
     top_score: float | None = None
+    is_partial: bool = False
 
     @classmethod
     def of(cls, found: Found) -> Self:
         top = found.hits[0] if found.hits and found.hits[0].rank == 1 else None
-        return cls(len(found.hits), found.confidence, top.scores.get("dense") if top else None)
+        return cls(len(found.hits), found.confidence, top.scores.get("dense") if top else None, found.is_partial)
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -80,9 +84,13 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 def encode(found: Found, *, message: str, snapshot: Mapping[str, str]) -> Answer:
-    body = Body("ok", message, snapshot, found.confidence, passages(found.hits), found.facets)
+    body = Body("ok", message, snapshot, found.confidence, shards_ok(found), passages(found.hits), found.facets)
     best = found.hits[0].chunk.url if found.hits else ""
-    return Answer(_encode(body)[:-1], Outcome.of(found), best, not found.fell_through)
+    return Answer(_encode(body)[:-1], Outcome.of(found), best, not (found.fell_through or found.is_partial))
+
+
+def shards_ok(found: Found) -> str:
+    return f"{found.shards[0]}/{found.shards[1]}"
 
 
 def passages(hits: Sequence[Hit]) -> list[Passage]:

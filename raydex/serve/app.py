@@ -27,6 +27,7 @@ from raydex.records import Hit, Vectors
 from raydex.serve.access import Access, allowed_indexes, charge
 from raydex.serve.accesslog import AccessLog
 from raydex.serve.admin import admin_routes
+from raydex.serve.answers import shards_ok
 from raydex.serve.contract import describe_limits
 from raydex.serve.deadlines import Deadline
 from raydex.serve.failures import Edge, add_failure_handlers
@@ -303,6 +304,7 @@ def _answers(queries: Sequence[str], found: Findings) -> list[BatchAnswer]:
             query=query,
             message=warning,
             confidence=answer.confidence,
+            shards_ok=shards_ok(answer),
             results=_results(answer.hits),
             facets=answer.facets,
         )

@@ -34,14 +34,17 @@ from raydex.errors import ConfigError, RaydexError
 from raydex.evaluate import Golden
 from raydex.metrics import METRICS, Metric
 from raydex.records import Vectors
+from raydex.search import SnapshotKey
 from raydex.serve import accesslog
 from raydex.serve.app import create_app
 from raydex.serve.canary import golden_of, keep_asking
 from raydex.serve.engine import Engine
+from raydex.serve.groups import ShardGroup, group_count
 from raydex.serve.lane import EmbedItem, Lane, Result
+from raydex.serve.reaching import RemoteGroups
 from raydex.serve.recent import Recent, Window
 from raydex.serve.recorder import Recorder
-from raydex.serve.swapping import PATIENCE_S, Council, Plan, Report, SwapCouncil
+from raydex.serve.swapping import PATIENCE_S, Council, Follower, Plan, Report, SwapCouncil
 from utils.logs import EventFormatter, LogFormat
 
 logger = logging.getLogger(__name__)
@@ -59,6 +62,9 @@ SWITCH_INTERVAL_S = 0.0005
 
 LOOK_BACK_S = 15.0
 """Over which the number of requests is averaged: longer than the 10 s after which replicas tell theirs."""
+
+THREADS_THAT_WAIT = 8
+"""Of a replica whose shards are in groups: most of a search there is waiting for them."""
 
 COUNCIL_REQUESTS = 1024
 """Each replica has one waiting at any time."""
@@ -96,18 +102,27 @@ class SearchService:
         config: ServeConfig,
         council: DeploymentHandle[Any] | None = None,
         canary: DeploymentHandle[Any] | None = None,
+        groups: Sequence[DeploymentHandle[Any]] = (),
     ) -> None:
-        """council: of all replicas; without it, this one is the only one. Ray Serve awaits this."""
+        """council: of all replicas; without it, this one is the only one. groups: who has the shards; without them,
+        this one has all. Ray Serve awaits this.
+        """
         _log_with_serve(config.telemetry.log_format)
         self._config, self._canary = config, canary
         self.swaps: SwapCouncil = RemoteCouncil(council) if council else Council(config)
         agreed = await RemoteCouncil(council).serving() if council else {}
         threads = max(1, _processors() // replicas_of(config))
-        self.engine = Engine(config, threads=threads, agreed=agreed)
+        self.engine = Engine(
+            config,
+            threads=threads,
+            agreed=agreed,
+            groups=RemoteGroups(groups, tries=min(2, config.scaling.group_replicas)) if groups else None,
+            group_count=len(groups),
+        )
         self.recorder: Recorder = Recent(RayRecorder())
         self._lane = Lane(
             self._embed,
-            threads=threads,
+            threads=THREADS_THAT_WAIT if groups else threads,
             batch=config.embed_batch,
             most_waiting=config.max_waiting,
             begun=partial(self.recorder.observe, "raydex_queue_seconds"),
@@ -181,6 +196,30 @@ class LoggedCouncil(Council):
     def __init__(self, config: ServeConfig) -> None:
         _log_with_serve(config.telemetry.log_format)
         super().__init__(config)
+
+
+class GroupService:
+    """A process of a shard group. It follows the council as a replica does, and has no HTTP face."""
+
+    async def __init__(  # type: ignore[misc]
+        self, config: ServeConfig, number: int, count: int, council: DeploymentHandle[Any]
+    ) -> None:
+        _log_with_serve(config.telemetry.log_format)
+        swaps = RemoteCouncil(council)
+        agreed = await swaps.serving()
+        self._group = await asyncio.to_thread(ShardGroup, config, number, count, agreed=agreed)
+        self._following = asyncio.create_task(Follower(self._group, swaps, RayRecorder()).run())
+
+    async def answer(self, key: SnapshotKey, method: str, *arguments: Any) -> Any:
+        return await asyncio.to_thread(self._group.answer, key, method, arguments)
+
+    async def held(self) -> list[SnapshotKey]:
+        return self._group.keys
+
+    def check_health(self) -> None:
+        """Ray Serve starts it anew when this raises."""
+        if self._following.done():
+            self._following.result()
 
 
 class Canary:
@@ -272,7 +311,8 @@ def build_application(config: ServeConfig) -> serve.Application:
     )
     service = deploy(serve.ingress()(SearchService))
     beside: dict[str, Any] = {}
-    if replicas_of(here) > 1:
+    groups = group_count(here)
+    if replicas_of(here) > 1 or groups > 1:
         council = serve.deployment(
             name="SwapCouncil",
             max_ongoing_requests=COUNCIL_REQUESTS,
@@ -280,6 +320,17 @@ def build_application(config: ServeConfig) -> serve.Application:
             logging_config=logs,
         )(LoggedCouncil)
         beside["council"] = council.bind(here)
+    if groups > 1:
+        deploy_group = serve.deployment(
+            num_replicas=here.scaling.group_replicas,
+            max_ongoing_requests=ONGOING_REQUESTS,
+            ray_actor_options={"num_cpus": 1},
+            logging_config=logs,
+        )(GroupService)
+        beside["groups"] = [
+            deploy_group.options(name=f"ShardGroup{number}").bind(here, number, groups, beside["council"])
+            for number in range(groups)
+        ]
     if golden := golden_of(config):
         canary = serve.deployment(name="Canary", ray_actor_options={"num_cpus": 0}, logging_config=logs)(Canary)
         beside["canary"] = canary.bind(here, golden)
@@ -317,7 +368,9 @@ def running(config: ServeConfig) -> Iterator[Addresses]:
     """
     if not config.ray_address:
         _check_free(config.host, config.port)
-    with ray_running(config.ray_address, processors=max(_processors(), replicas_of(config))) as context:
+    groups = group_count(config)
+    processes = replicas_of(config) + (groups * config.scaling.group_replicas if groups > 1 else 0)
+    with ray_running(config.ray_address, processors=max(_processors(), processes)) as context:
         try:
             addresses = _addresses(config, context)
             _deploy(config, addresses.log_dir)

@@ -19,11 +19,16 @@ LAST_KNOWN = "last-known.cfg"
 """Beside the configuration: as it was when HAProxy was last told which replicas there are."""
 
 SAID_HERE = {
-    502: "A replica was lost while it answered. Ask again.",
-    503: "No replica can be reached. Ask again soon.",
-    504: "A replica did not answer in time. Ask again.",
+    400: ("malformed_request", "This is not HTTP, or its headers are too long."),
+    408: ("request_too_slow", "The headers did not come in time."),
+    500: ("internal_error", "What takes the requests failed. Ask again."),
+    502: ("unavailable", "A replica was lost while it answered. Ask again."),
+    503: ("unavailable", "No replica can be reached. Ask again soon."),
+    504: ("unavailable", "A replica did not answer in time. Ask again."),
 }
-"""What HAProxy says itself, in a body like that of the service's own errors. Its 400 and 408 cannot be changed."""
+"""What HAProxy says itself: type and message, in a body like that of the service's own errors. To a request that it
+cannot read 2.8 says 400 or 408 in HTML all the same (https://github.com/haproxy/haproxy/issues/3032).
+"""
 
 RETRY_AFTER_S = 1
 
@@ -49,7 +54,8 @@ def mended(text: str, headers_timeout_s: int) -> str:
 
 
 def _body(status: int) -> str:
-    error = {"type": "unavailable", "message": SAID_HERE[status], "field": None, "request_id": ""}
+    kind, message = SAID_HERE[status]
+    error = {"type": kind, "message": message, "field": None, "request_id": ""}
     again = f" hdr Retry-After {RETRY_AFTER_S}" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
     return f"content-type application/json string '{json.dumps({'error': error})}'{again}"
 

@@ -45,7 +45,11 @@ def cross_origin(origins: Sequence[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "X-Request-Id", "X-Session-Id", "Content-Type"],
+            # those of a trace also while nothing is traced: a page that is should work with either service
+            allow_headers=[
+                *("Authorization", "X-API-Key", "Content-Type"),
+                *("X-Request-Id", "X-Session-Id", "traceparent", "tracestate"),
+            ],
             expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"],
             allow_credentials=False,  # a key is sent by the page's own script, never by the browser of itself
         )

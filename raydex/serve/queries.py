@@ -228,6 +228,8 @@ def record(recorder: Recorder, outcomes: Sequence[Outcome], times: StageTimes) -
         recorder.observe("raydex_search_stage_seconds", seconds, stage=stage)
     for outcome in outcomes:
         recorder.observe("raydex_results", outcome.hits)
+        if outcome.is_partial:
+            recorder.count("raydex_partial_answers")
         if not outcome.hits:
             recorder.count("raydex_zero_result_queries")
         if outcome.confidence is not None:

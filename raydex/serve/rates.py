@@ -115,11 +115,19 @@ class Meter:
         return standing
 
 
+def check_redis(access: AccessConfig) -> None:
+    """Raise what Meter would, before anything is started."""
+    if access.redis_url:
+        _redis(access.redis_url)
+
+
 def _redis(url: str) -> RedisStorage:
     try:
         from redis.asyncio.retry import Retry  # not everybody has it: requirements-redis.txt
         from redis.backoff import NoBackoff
 
+        if "://" not in url:
+            raise ValueError("no scheme")  # which limits does not miss
         return RedisStorage(
             f"async+{url}",
             wrap_exceptions=True,
@@ -129,9 +137,9 @@ def _redis(url: str) -> RedisStorage:
             socket_connect_timeout=REDIS_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]  # passed on to redis-py as it is
         )
-    except (ImportError, ConfigurationError) as error:
+    except ImportError as error:
         raise ConfigError("redis_url: Redis is set, its client is not installed; see requirements-redis.txt") from error
-    except ValueError as error:  # never the URL: it may hold a password
+    except (ConfigurationError, ValueError) as error:  # never the URL: it may hold a password
         raise ConfigError("redis_url: not a URL such as redis://:password@host:6379/0") from error
 
 

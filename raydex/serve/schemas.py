@@ -35,6 +35,14 @@ Confidence = Annotated[
     float | None,
     Field(description="From 0 to 1: is the answer here at all? Null in modes dense and lexical.", examples=[0.93]),
 ]
+ShardsOk = Annotated[
+    str,
+    Field(
+        pattern=r"^\d+/\d+$",
+        description="Shards that were looked at, of all there are. Fewer: what the others hold is missing.",
+        examples=["8/8"],
+    ),
+]
 Facets = Annotated[
     dict[str, dict[str, int]],
     Field(description="With facets: name → value → results found, over all pages.", examples=[{"kind": {"api": 7}}]),
@@ -81,12 +89,11 @@ class SearchParameters(SearchOptions):
 
 
 class BatchRequest(SearchOptions):
-    """Several queries with the same settings."""
+    """Several queries with the same settings. JSON has types, so that nothing is turned into another one."""
+
+    model_config = ConfigDict(strict=True)
 
     queries: Values = Field(min_length=1, examples=[["open a file", "parse a date"]])
-    k: Annotated[K, Field(strict=True)] = 10
-    offset: Annotated[Offset, Field(strict=True)] = 0
-    timeout_ms: Annotated[TimeoutMs, Field(strict=True)] = 0
 
 
 class SuggestParameters(BaseModel):
@@ -134,6 +141,7 @@ class SearchResponse(BaseModel):
     message: Warning_ = ""
     snapshot: Snapshots
     confidence: Confidence
+    shards_ok: ShardsOk
     results: list[Result]
     facets: Facets = {}
     timings_s: Timings
@@ -162,6 +170,7 @@ class BatchAnswer(BaseModel):
     query: str
     message: Warning_ = ""
     confidence: Confidence
+    shards_ok: ShardsOk
     results: list[Result]
     facets: Facets = {}
 
@@ -230,6 +239,7 @@ class IndexStatus(BaseModel):
     sections: int = 0
     chunks: int = 0
     shards: int = 0
+    shards_ok: int = Field(0, description="Shards that can be searched now, as this replica sees it.")
     bytes: int = 0
     model: str = ""
     current_snapshot_id: str = Field("", description="The live snapshot on disk.")

@@ -46,6 +46,8 @@ def record_gauges(statuses: Sequence[IndexStatus], recorder: Recorder) -> None:
             recorder.set("raydex_snapshot_age_seconds", status.age_s, index=status.name)
             recorder.set("raydex_snapshot_chunks", status.chunks, index=status.name)
             recorder.set("raydex_snapshot_bytes", status.bytes, index=status.name)
+            recorder.set("raydex_shards", status.shards, index=status.name)
+            recorder.set("raydex_shards_ok", status.shards_ok, index=status.name)
         if status.last_build:
             _record_build(status.name, status.last_build, recorder)
         if status.last_run:
@@ -114,6 +116,7 @@ def _figures(index: OpenIndex) -> dict[str, object]:
         "sections": sum(shard.section_count for shard in manifest.shards),
         "chunks": sum(shard.chunk_count for shard in manifest.shards),
         "shards": len(manifest.shards),
+        "shards_ok": index.searcher.holdings.shards_ok,
         "bytes": snapshot_bytes(manifest),
         "model": manifest.embedder.name,
     }

@@ -19,14 +19,14 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 from raydex.config import ServeConfig
 from raydex.errors import RaydexError, SnapshotError, StorageError
-from raydex.serve.engine import Engine, OpenIndex, published_names
+from raydex.serve.open_snapshots import Opened, OpenSnapshots, published_names
 from raydex.serve.recorder import Recorder
 from raydex.snapshot import current_id, manifest_path, read_manifest, stored_objects
 from raydex.storage.mirror import open_storage
@@ -69,13 +69,15 @@ class Report:
 class Plan:
     """What all replicas are to do. number: grows with every change; 0: nothing is known yet.
 
-    targets: all that is to be served; agreed: what may be committed; refused: what must not be, and why.
+    targets: all that is to be served; agreed: what may be committed; refused: what must not be, and why. in_use: what
+    somebody serves.
     """
 
     number: int = 0
     targets: Mapping[str, Target] = field(default_factory=dict)
     agreed: Mapping[str, Target] = field(default_factory=dict)
     refused: Mapping[str, tuple[Target, str]] = field(default_factory=dict)
+    in_use: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class SwapCouncil(Protocol):
@@ -208,16 +210,12 @@ class Council:
     async def _look(self, salt: str = "") -> None:
         """Look at CURRENT, in a thread; of two looks at a time the one that began last counts."""
         number, self._looked_at = next(self._looks), self._clock()
-        used: dict[str, set[str]] = {}
-        for report in self._live():
-            for name, snapshot_id in report.serving.items():
-                used.setdefault(name, set()).add(snapshot_id)
-        targets = await asyncio.to_thread(self._look_and_hold, self._plan, used, salt)
+        targets = await asyncio.to_thread(self._look_and_hold, self._plan, _in_use(self._live()), salt)
         if number > self._look_used:
             self._look_used = number
             self._announce(self._decided(targets))
 
-    def _look_and_hold(self, plan: Plan, used: Mapping[str, set[str]], salt: str) -> dict[str, Target]:
+    def _look_and_hold(self, plan: Plan, used: Mapping[str, frozenset[str]], salt: str) -> dict[str, Target]:
         """What is to be opened is leased before any replica opens it."""
         targets = self._watch.look(plan.targets, plan.refused, salt)
         for name, target in targets.items():
@@ -245,7 +243,13 @@ class Council:
                 agreed[name] = target
             elif refusal := self._refusal(name, target, reports):
                 refused[name] = target, refusal
-        return Plan(number=self._plan.number, targets=dict(targets), agreed=agreed, refused=refused)
+        return Plan(
+            number=self._plan.number,
+            targets=dict(targets),
+            agreed=agreed,
+            refused=refused,
+            in_use=_in_use(reports),
+        )
 
     def _may_commit(self, name: str, target: Target, reports: list[Report]) -> bool:
         ready = [self._serves(report, name, target) or report.prepared.get(name) == target for report in reports]
@@ -278,13 +282,21 @@ class Council:
         self._waiting.discard(waiter)
 
 
-class Follower:
-    """Does in one replica what the council plans."""
+def _in_use(reports: Iterable[Report]) -> dict[str, frozenset[str]]:
+    used: dict[str, frozenset[str]] = {}
+    for report in reports:
+        for name, snapshot_id in report.serving.items():
+            used[name] = used.get(name, frozenset()) | {snapshot_id}
+    return used
 
-    def __init__(self, engine: Engine, council: SwapCouncil, recorder: Recorder) -> None:
+
+class Follower(Generic[Opened]):
+    """Does in one replica, or in one process of a shard group, what the council plans."""
+
+    def __init__(self, engine: OpenSnapshots[Opened], council: SwapCouncil, recorder: Recorder) -> None:
         self._engine, self.council, self._recorder = engine, council, recorder
         self._member = uuid.uuid4().hex
-        self._prepared: dict[str, tuple[Target, OpenIndex, float]] = {}
+        self._prepared: dict[str, tuple[Target, Opened, float]] = {}
         self._refused: dict[str, tuple[Target, str]] = {}
         self._told: dict[str, Target] = {}
 
@@ -324,6 +336,7 @@ class Follower:
         self._tell_refusals({**plan.refused, **self._refused})
         if any(plan.agreed.get(name) == target for name, (target, *_) in self._prepared.items()):
             await asyncio.to_thread(self._commit, plan.agreed)
+        await asyncio.to_thread(self._engine.release, plan.in_use)
 
     def _is_due(self, name: str, target: Target, plan: Plan) -> bool:
         index = self._engine.indexes.get(name)
