@@ -22,10 +22,10 @@ from raydex.embed import (
     load_tokenizer,
     resolve_model,
 )
-from raydex.embed.batching import padded, token_batches
+from raydex.embed.batching import packed, padded, runs, token_batches
 from raydex.embed.conversion import processor_precision
 from raydex.embed.gpu import GpuEmbedder, has_gpu
-from raydex.embed.models import encoder_of
+from raydex.embed.models import encoder_of, required_encoder
 from raydex.errors import EmbedError
 from raydex.records import EmbedderInfo
 
@@ -88,6 +88,23 @@ def test_a_text_has_the_same_vector_in_any_batch(minilm):
     np.testing.assert_allclose(minilm.embed_queries(many), alone, atol=BF16)
 
 
+def test_a_query_has_the_vector_that_it_has_alone_whoever_is_read_in_the_same_row(minilm):
+    many = [f"{TEXTS[i % 4]} {'more ' * (i % 70)}" for i in range(60)]  # several rows full
+    alone = np.concatenate([minilm.embed_queries([text]) for text in many])
+    np.testing.assert_allclose(minilm.embed_queries(many), alone, atol=BF16)
+    np.testing.assert_allclose((minilm.embed_queries(many[::-1])[::-1] * alone).sum(axis=1), 1, atol=1e-5)
+
+
+def test_queries_of_a_model_that_cannot_be_packed_are_padded(minilm, monkeypatch):
+    monkeypatch.setattr(
+        "raydex.embed.compiled.required_encoder", lambda *found: replace(required_encoder(*found), is_packable=False)
+    )
+    padding = load_embedder(MINILM, threads=1)
+    many = [*TEXTS, *(text[:20] for text in TEXTS)]
+    np.testing.assert_allclose((padding.embed_queries(many) * minilm.embed_queries(many)).sum(axis=1), 1, atol=1e-4)
+    assert padding.embed_queries([]).shape == minilm.embed_queries([]).shape == (0, 384)
+
+
 def test_the_reference_gives_a_text_the_same_vector_in_any_batch_but_for_the_last_bits(reference):
     many = [f"{TEXTS[i % 4]} {'more ' * (i % 7)}" for i in range(11)]
     alone = np.concatenate([reference.embed_passages([text]) for text in many])
@@ -132,7 +149,7 @@ def test_special_tokens_stand_where_the_model_expects_them(minilm):
 
 
 def test_a_converted_model_comes_from_the_cache_and_is_made_again_when_altered(minilm, own_model_cache, monkeypatch):
-    (weights,) = own_model_cache.glob("*/model.bin")
+    _, weights = sorted(own_model_cache.glob("*/model.bin"), key=lambda path: path.stat().st_mtime_ns)
     converted = weights.read_bytes()
     monkeypatch.setattr("raydex.embed.conversion._convert", None)
     load_embedder(MINILM)
@@ -215,6 +232,18 @@ def test_a_batch_stays_within_its_tokens_and_every_row_is_in_one():
     batches = list(token_batches(lengths, 64))
     assert batches == [[1], [5], [2, 3, 0, 6, 4]]
     assert list(token_batches([], 64)) == []
+
+
+def test_packed_rows_follow_each_other_and_what_fills_up_belongs_to_none():
+    ids, places, numbers = packed([[7, 8, 9], [5]], pad_id=1, tile=3)
+    assert ids.tolist() == [[7, 8, 9, 5, 1, 1]]
+    assert places.tolist() == [[0, 1, 2, 0, 0, 0]]
+    assert numbers.tolist() == [[0, 0, 0, 1, -1, -1]]
+
+
+def test_every_row_is_in_one_run_and_a_run_stays_within_its_tokens():
+    assert list(runs([5, 3, 2, 11, 4, 6, 1], 10)) == [slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7)]
+    assert list(runs([], 10)) == []
 
 
 def test_padding_is_masked():

@@ -1,5 +1,6 @@
 """The lexical index: analysis, search, symbols, filters, suggestions."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from raydex.errors import SnapshotCorrupt
 from raydex.lexical import Passage, open_lexical, terms, write_lexical, writing
-from raydex.lexical.analysis import Marks
+from raydex.lexical.analysis import Marks, analyzer
 from raydex.query import parse_query
 from raydex.records import Filters
 
@@ -100,6 +101,11 @@ def test_marks_are_where_the_terms_stand(language):
     assert sorted(marks.spans(text)) == expected
     assert marks.spans(text) == marks.spans(text)
     assert Marks((), language).spans(text) == []
+
+
+def test_words_that_are_remembered_are_no_burden_to_the_garbage_collector():
+    of = analyzer("en")
+    assert not any(map(gc.is_tracked, [of.word("os.path.join"), *of.placed_terms("os.path.join")]))
 
 
 def test_words_are_stemmed_by_their_language():

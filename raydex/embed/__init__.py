@@ -6,7 +6,7 @@
 
 models.py        a model's name → its folder, checked; what its settings say
 tokenizers.py    text → token ids and their places
-batching.py      token ids → batches under a token budget, padded
+batching.py      token ids → batches under a token budget, padded, or several texts as one row
 backends.py      which program runs the model here; describe() and load_embedder()
 compiled.py      OpenVINO, on the processor: the default
 conversion.py    a model → OpenVINO's form of it, kept in a cache

@@ -1,6 +1,7 @@
 """Batches that waste no work: rows of nearly equal length, as many as a token budget allows, padded. No model here.
 
 token ids of n texts → batches of row numbers → (ids, mask), int64 (rows, longest)
+                     → runs of rows → (ids, places, numbers), int64 (1, length): packed, without padding
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,3 +53,33 @@ def padded(rows: Sequence[TokenRow], pad_id: int, *, least: int = 0) -> tuple[Id
         ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
     return ids, mask
+
+
+def packed(rows: Sequence[TokenRow], pad_id: int, *, tile: int) -> tuple[Ids, Ids, Ids]:
+    """Return all rows as one, (1, length): the token ids, the place of each in its own row, and the number of that row.
+
+    The length is a whole number of tiles; what fills it up belongs to row -1.
+    """
+    length = -(-sum(map(len, rows)) // tile) * tile
+    ids, numbers = np.full((1, length), pad_id, dtype=np.int64), np.full((1, length), -1, dtype=np.int64)
+    places = np.zeros((1, length), dtype=np.int64)
+    end = 0
+    for number, row in enumerate(rows):
+        first, end = end, end + len(row)
+        ids[0, first:end], places[0, first:end], numbers[0, first:end] = row, np.arange(len(row)), number
+    return ids, places, numbers
+
+
+def runs(lengths: Sequence[int], budget: int) -> Iterator[slice]:
+    """Yield which rows make one call, in their order, so that each has as many as the budget of tokens allows.
+
+    A row longer than the budget is a run of its own.
+    """
+    first = tokens = 0
+    for row, length in enumerate(lengths):
+        if row > first and tokens + length > budget:
+            yield slice(first, row)
+            first, tokens = row, 0
+        tokens += length
+    if first < len(lengths):
+        yield slice(first, len(lengths))

@@ -103,7 +103,7 @@ def converted_model(conversion: Conversion) -> Path:
     except OSError as error:
         raise EmbedError(
             f"{cached.parent}: the compiled model cannot be kept there ({error.strerror}). Set {CACHE_VARIABLE} to a "
-            f"folder that can be written and has 100 MB of room, or {conversion.remedy}."
+            f"folder that can be written and has 200 MB of room, or {conversion.remedy}."
         ) from error
     return cached / "model.xml"
 

@@ -107,10 +107,14 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """How a model makes one vector of a text: one transformer, its last layer pooled, then L2-normalised."""
+    """How a model makes one vector of a text: one transformer, its last layer pooled, then L2-normalised.
+
+    is_packable: it takes any mask and is told the place of each token, from 0 on; so it reads several texts in one row.
+    """
 
     pooling: Literal["mean", "cls"]
     pad_id: int
+    is_packable: bool
 
 
 def required_encoder(name: str, folder: Path) -> Encoder:
@@ -134,10 +138,12 @@ def encoder_of(folder: Path) -> Encoder | None:
     pooling = read_json(folder / str(modules[1].get("path")) / "config.json") if modules else {}
     modes = [name for name, value in pooling.items() if name.startswith("pooling_mode_") and value]
     modes = modes or [f"pooling_mode_{pooling.get('pooling_mode', 'mean')}"]
-    pad_id = read_json(folder / "config.json").get("pad_token_id") or 0
+    config = read_json(folder / "config.json")
+    pad_id, is_packable = config.get("pad_token_id") or 0, config.get("model_type") == "bert"
     if modes in (["pooling_mode_mean_tokens"], ["pooling_mode_mean"]):
-        return Encoder("mean", pad_id)
-    return Encoder("cls", pad_id) if modes in (["pooling_mode_cls_token"], ["pooling_mode_cls"]) else None
+        return Encoder("mean", pad_id, is_packable)
+    is_cls = modes in (["pooling_mode_cls_token"], ["pooling_mode_cls"])
+    return Encoder("cls", pad_id, is_packable) if is_cls else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A model as one PyTorch module: token ids and mask → L2-normalised vectors. What is compiled or sent to a GPU.
 
 network = load_network(folder, encoder)    network(ids (n, longest), mask) → float (n, dim)
+network = load_packed_network(folder)            network(ids, places, numbers), of batching.packed → states, no vectors
 network = load_judge(folder)               network(ids, mask[, types]) → float (n,), a cross-encoder's logits
 """
 
@@ -31,6 +32,30 @@ def load_network(folder: Path, encoder: Encoder, *, attention: str) -> Any:
             return torch.nn.functional.normalize(pooled, dim=1)
 
     transformer, _ = _load(AutoModel, folder, attention)
+    return Network(transformer).eval()
+
+
+def load_packed_network(folder: Path) -> Any:
+    """Load a model, to be traced, so that it reads several texts in one row: a token sees those of its own text alone.
+
+    For one that is_packable (models.Encoder). states: float (1, length, dim), not pooled.
+    """
+    import torch
+    from transformers import AutoModel
+
+    class Network(torch.nn.Module):
+        def __init__(self, transformer: Any) -> None:
+            super().__init__()
+            self.transformer = transformer
+
+        def forward(self, input_ids: Any, position_ids: Any, numbers: Any) -> Any:
+            sees = (numbers.unsqueeze(1) == numbers.unsqueeze(2)).unsqueeze(1)
+            mask = torch.where(sees, 0.0, torch.finfo(torch.float32).min)
+            return self.transformer(
+                input_ids=input_ids, position_ids=position_ids, attention_mask=mask
+            ).last_hidden_state
+
+    transformer, _ = _load(AutoModel, folder, "eager")
     return Network(transformer).eval()
 
 

@@ -12,9 +12,9 @@ pairs of characters.
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 import tantivy
 
 ANALYZER = "2"
@@ -75,8 +75,7 @@ _LEFT_OUT = re.compile(r"[-_/]+")
 _PLAIN = re.compile(r"[A-Za-z][a-z]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(msgspec.Struct, frozen=True, gc=False):
     """start, end: characters of the text it stands for, half-open."""
 
     text: str
@@ -85,9 +84,11 @@ class Term:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """What one word gives: its parts in order, and the wholes that stand beside the first."""
+class Word(msgspec.Struct, frozen=True, gc=False):
+    """What one word gives: its parts in order, and the wholes that stand beside the first.
+
+    No business of the garbage collector, as a Term is not: it would walk the 100,000 that a service remembers.
+    """
 
     parts: tuple[str, ...]
     wholes: tuple[str, ...]
@@ -192,7 +193,7 @@ class Analyzer:
         builder = builder.filter(tantivy.Filter.stemmer(stemmer)) if stemmer else builder
         self._stem = builder.build().analyze
         self.word = lru_cache(_KNOWN_WORDS)(self._word)
-        self.placed_terms = lru_cache(_PLACED_PIECES)(self.terms)
+        self.placed_terms = lru_cache(_PLACED_PIECES)(lambda piece: tuple(self.terms(piece)))
         self.pieces = Pieces(self._terms_of)
 
     def terms(self, text: str) -> list[Term]:
@@ -238,6 +239,9 @@ class Analyzer:
 
 def _pieces(word: str) -> Iterator[re.Match[str]]:
     """Yield the parts of a word, where they stand in it."""
+    if word.isascii():
+        yield from _PART.finditer(word)
+        return
     for part in _PART.finditer(word):
         if not _UNSPACED.search(part[0]):
             yield part

@@ -47,7 +47,8 @@ CORRECTED_WEIGHT, SYNONYM_WEIGHT = 0.5, 0.8
 BM25_K1 = 1.2
 """tantivy's; a term adds at most (k1 + 1) × its inverse document frequency."""
 
-REMEMBERED_QUERIES = 1024
+REMEMBERED_QUERIES, REMEMBERED_TERMS = 1024, 1 << 15
+"""Each term of a query is looked up several times; each time, Python's lock is let go and has to be waited for."""
 
 Query, Occur = tantivy.Query, tantivy.Occur
 
@@ -101,6 +102,7 @@ class LexicalIndex:
         self._synonyms = [[_spaced(words) for words in group] for group in synonyms]
         # by a proxy: an index that held itself would keep its files mapped until the next run of the collector
         self.expand = lru_cache(REMEMBERED_QUERIES)(partial(LexicalIndex._expand, proxy(self)))
+        self._frequency = lru_cache(REMEMBERED_TERMS)(partial(self._searcher.doc_freq, "text"))
 
     def __len__(self) -> int:
         return self._searcher.num_docs
@@ -212,9 +214,6 @@ class LexicalIndex:
 
     def _read(self, word: str) -> list[Word]:
         return list(dict.fromkeys(of.word(word) for of in self._analyzers))
-
-    def _frequency(self, term: str) -> int:
-        return self._searcher.doc_freq("text", term)
 
     def _term(self, term: QueryTerm) -> tantivy.Query:
         query = Query.term_query(self._schema, "text", term.term, "freq")
