@@ -124,8 +124,9 @@ METRICS: dict[str, Metric] = {
             "raydex_search_stage_seconds",
             "histogram",
             "Seconds per search stage: validate, embed (waiting for a thread included), filter, lexical, scan and "
-            "merge (dense), groups (waiting for them, where they have the shards), fuse, present, rerank, serialise, "
-            "total. Rising embed: too few replicas; rising scan: shards too large.",
+            "merge (dense), score (dense, what only the words found), groups (waiting for them, where they have the "
+            "shards), fuse, present, rerank, serialise, total. Rising embed: too few replicas; rising scan: shards too "
+            "large.",
             "stage",
             buckets=SECONDS,
         ),

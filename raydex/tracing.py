@@ -134,6 +134,10 @@ class RequestTrace:
         if len(self._stretches) < MOST_STRETCHES:
             self._stretches.append(stretch)
 
+    def keep(self) -> None:
+        """Have the spans sent whatever share is."""
+        self._is_kept = True
+
     def end(self, name: str, *, failed: bool, facts: Mapping[str, Fact]) -> None:
         """Send the spans if they are kept. facts: of the whole, beside self.facts."""
         if not (self._is_kept or failed):

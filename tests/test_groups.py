@@ -5,18 +5,23 @@ import weakref
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+from starlette.testclient import TestClient
 
-from raydex.config import LimitsConfig, ScalingConfig, ServeConfig
+from raydex.config import LimitsConfig, ScalingConfig, ServeConfig, ServeTelemetryConfig
 from raydex.embed import HashEmbedder
 from raydex.errors import SnapshotNotFound
 from raydex.records import Query, StageTimes
-from raydex.search import Scattered, SnapshotKey, groups_needed, megabytes
+from raydex.search import Scattered, SnapshotKey, groups_needed, megabytes, split
+from raydex.serve.app import create_app
 from raydex.serve.engine import Engine
 from raydex.serve.groups import ShardGroup, group_count
+from raydex.serve.queries import DirectBackend
 from raydex.serve.recorder import MemoryRecorder
 from raydex.serve.swapping import Council, Follower
 from raydex.snapshot import current_id, publish, read_manifest
-from tests.serving import TEXTS
+from tests.serving import TEXTS, assert_failure
 from tests.snapshots import make_snapshot
 
 LASTS_S = 2
@@ -34,10 +39,11 @@ class Here:
     """The groups of a service, in this process."""
 
     def __init__(self, groups):
-        self.groups = groups
+        self.groups, self.lost = groups, set()
 
     def ask(self, key, method, arguments, within_s):
-        return {number: self.groups[number].answer(key, method, of) for number, of in arguments.items()}
+        asked = {number: of for number, of in arguments.items() if number not in self.lost}
+        return {number: self.groups[number].answer(key, method, of) for number, of in asked.items()}
 
     def reached(self, key):
         return frozenset(number for number, group in enumerate(self.groups) if key in group.keys)
@@ -152,6 +158,32 @@ def test_replica_and_groups_swap_together_and_no_answer_is_partial(config):
         return seen
 
     assert asyncio.run(serve()) == {first, second}
+
+
+def test_a_partial_answer_says_so_is_counted_and_traced_and_is_not_kept(config, groups):
+    here, recorder, exporter = Here(groups), MemoryRecorder(), InMemorySpanExporter()
+    config = config.model_copy(update={"telemetry": ServeTelemetryConfig(trace_share=0.0)})
+    backend = DirectBackend(Engine(config, groups=here, group_count=2), recorder)
+    with TestClient(create_app(backend, config, spans=exporter)) as client:
+        here.lost = {1}
+        answers = [client.get("/search", params={"query": "read a file", "k": 20}).json()]
+        batch = client.post("/search", json={"queries": ["read a file"]}).json()
+        here.lost = {0, 1}
+        refused = client.get("/search", params={"query": "read a file", "k": 19})
+        here.lost = set()
+        answers += [client.get("/search", params={"query": "read a file", "k": 20}).json() for _ in range(2)]
+    sizes = [len(part) for part in split(read_manifest(config.folder / "docs", current_id(config.folder / "docs")), 2)]
+    assert [answer["shards_ok"] for answer in answers] == [f"{sizes[0]}/4", "4/4", "4/4"]
+    assert batch["answers"][0]["shards_ok"] == f"{sizes[0]}/4"
+    assert answers[0]["message"] == f"{sizes[0]} of 4 shards were searched, the others cannot be reached"
+    assert "scan" not in answers[1]["timings_s"]
+    assert answers[1]["timings_s"]["groups"] > 0
+    assert answers[2]["timings_s"].keys() == {"total"}
+    assert recorder.values("raydex_partial_answers") == [2]
+    assert_failure(refused, 503, "shards_lost", says="0 of 4 shards")
+    assert refused.headers["Retry-After"]
+    roots = [span for span in exporter.get_finished_spans() if span.kind is SpanKind.SERVER]
+    assert [(root.attributes or {}).get("raydex.partial", False) for root in roots] == [True, True, False]
 
 
 def test_there_are_as_many_groups_as_the_live_snapshots_need_and_none_without_a_limit(tmp_path):

@@ -30,7 +30,7 @@ from utils.logs import EventFormatter
 
 QUESTION = {"query": "burning question"}
 TRACE_ID, CALLER_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-STAGES = {"validate", "embed", "filter", "lexical", "scan", "merge", "fuse", "present", "serialise"}
+STAGES = {"validate", "embed", "filter", "lexical", "scan", "merge", "score", "fuse", "present", "serialise"}
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ class OpenHolding:
         is_unknown[known := rows.searchsorted(dense[1])] = False
         started = time.perf_counter()
         cosine[known], cosine[is_unknown] = dense[0], self.dense.cosines(vector, rows[is_unknown])
-        times.add("scan", time.perf_counter() - started)
+        times.add("score", time.perf_counter() - started)
         return self._looked(rows, cosine, dense)
 
     def _looked(self, rows: Rows, cosine: Vectors, dense: tuple[Vectors, Rows]) -> Looked:

@@ -230,6 +230,9 @@ def record(recorder: Recorder, outcomes: Sequence[Outcome], times: StageTimes) -
         recorder.observe("raydex_results", outcome.hits)
         if outcome.is_partial:
             recorder.count("raydex_partial_answers")
+            if trace := request_trace():
+                trace.facts["raydex.partial"] = True
+                trace.keep()
         if not outcome.hits:
             recorder.count("raydex_zero_result_queries")
         if outcome.confidence is not None:
