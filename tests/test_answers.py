@@ -98,3 +98,14 @@ async def test_a_budget_of_nothing_keeps_nothing():
     answers, search = Answers(0), Search()
     search.may_end.set()
     assert [(await answers.get("a", search))[1] for _ in range(2)] == ["computed", "computed"]
+
+
+async def test_what_is_given_up_makes_room():
+    answers, search = Answers(2 * (len(BODY.body) + ENTRY_BYTES)), Search()
+    search.may_end.set()
+    for key in ("old", "new"):
+        await answers.get(key, search)
+    answers.give_up(lambda key: key == "old")
+    assert [(await answers.get(key, search))[1] for key in ("new", "newer", "new", "newer")] == [
+        *("kept", "computed", "kept", "kept")
+    ]

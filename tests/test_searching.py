@@ -101,6 +101,17 @@ def test_the_same_question_is_searched_once_and_found_again_until_a_snapshot_is_
     assert [result["content"] for result in third["results"]] == ["A new file."]
 
 
+def test_answers_of_a_snapshot_that_is_served_no_longer_make_room_with_the_next_search(client, backend, data_dir):
+    answers = client.app.router.routes[0].searching.answers
+    for number in range(5):
+        client.get(f"/search?query=file+{number}")
+    before = answers.bytes_kept
+    swapped = make_snapshot(data_dir / "docs", {f"{PAGE}#new": "A new file."}, HashEmbedder())
+    backend.engine.commit({"docs": backend.engine.prepare("docs", swapped.snapshot_id)})
+    client.get("/search?query=file+0")
+    assert answers.bytes_kept < before / 4
+
+
 def test_what_is_well_formed_never_meets_fastapi(client, monkeypatch):
     monkeypatch.setattr("fastapi.routing.solve_dependencies", None)
     assert client.get("/search?query=file").status_code == 200

@@ -6,7 +6,7 @@ Found → encode → Answer(body without its timings) → kept → + timings_s �
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -126,7 +126,7 @@ class Answers:
 
     def __init__(self, most_bytes: int) -> None:
         """most_bytes: of what is kept, the least lately asked goes first; 0 keeps nothing."""
-        self._most_bytes, self._bytes = most_bytes, 0
+        self._most_bytes, self.bytes_kept = most_bytes, 0
         self._kept: OrderedDict[Hashable, Answer] = OrderedDict()
         self._under_way: dict[Hashable, asyncio.Future[Answer | None]] = {}
 
@@ -155,9 +155,17 @@ class Answers:
             del self._under_way[key]
             awaited.set_result(answer)
 
+    def give_up(self, is_lost: Callable[[Any], bool]) -> None:
+        """Keep no longer what nobody can ask for any more. is_lost: of a key."""
+        for key in [key for key in self._kept if is_lost(key)]:
+            self.bytes_kept -= _size(self._kept.pop(key))
+
     def _keep(self, key: Hashable, answer: Answer) -> None:
         self._kept[key] = answer
-        self._bytes += len(answer.body) + ENTRY_BYTES
-        while self._bytes > self._most_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= len(oldest.body) + ENTRY_BYTES
+        self.bytes_kept += _size(answer)
+        while self.bytes_kept > self._most_bytes:
+            self.bytes_kept -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(answer: Answer) -> int:
+    return len(answer.body) + ENTRY_BYTES

@@ -83,7 +83,8 @@ class Searching:
 
     def __init__(self, backend: Backend, config: ServeConfig, insights: Insights) -> None:
         self._backend, self._config, self._insights = backend, config, insights
-        self._answers = Answers(config.cache_mb * 1_000_000)
+        self.answers = Answers(config.cache_mb * 1_000_000)
+        self._served: dict[str, str] = {}
 
     async def respond(self, parameters: Any, scope: Scope) -> bytes:
         """Return the body of the response, as schemas.SearchResponse describes it. scope: of who asks."""
@@ -111,6 +112,7 @@ class Searching:
             return answer
 
         def make() -> Awaitable[Answer]:
+            self._give_up_unserved()
             times.add("validate", validated - started)
             return self._backend.run(item, work)
 
@@ -118,13 +120,20 @@ class Searching:
         key = (tuple(ids.items()), skipped, query)
         describe(config, [query], ids)
         async with deadline.kept():
-            answer, origin = await self._answers.get(key, make)
+            answer, origin = await self.answers.get(key, make)
         times.add("total", time.perf_counter() - started)
         record(self._backend.recorder, [answer.outcome], times)
         self._backend.recorder.count("raydex_answers", origin=origin)
         if not query.offset:  # a further page is no further search
             self._insights.searched(scope, query.text, list(ids), results=answer.outcome.hits, best=answer.best)
         return answer.with_timings(times.seconds)
+
+    def _give_up_unserved(self) -> None:
+        """Free the answers of snapshots that have been swapped since the last search: no key names those again."""
+        served = snapshot_ids(list(self._backend.engine.indexes.values()))
+        if served != self._served:
+            self._served = served
+            self.answers.give_up(lambda key: any(served.get(name) != kept for name, kept in key[0]))
 
 
 class SearchRoute(BaseRoute):
@@ -133,7 +142,7 @@ class SearchRoute(BaseRoute):
     path, key = "/search", "raydex.parameters"
 
     def __init__(self, searching: Searching) -> None:
-        self._searching = searching
+        self.searching = searching
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and scope["method"] == "GET" and get_route_path(scope) == self.path:
@@ -146,7 +155,7 @@ class SearchRoute(BaseRoute):
         raise NoMatchFound(name, path_params)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._searching.respond(scope[self.key], scope)
+        body = await self.searching.respond(scope[self.key], scope)
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
