@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -51,6 +52,7 @@ class ShardGroup(OpenSnapshots[OpenPart]):
     ) -> None:
         self._number, self._count, self._clock = number, count, clock
         self._open_parts: WeakValueDictionary[SnapshotKey, OpenPart] = WeakValueDictionary()  # prepared ones, too
+        self._adding = Lock()
         self._kept: dict[SnapshotKey, tuple[OpenPart, float]] = {}
         super().__init__(config, agreed=agreed)
 
@@ -58,7 +60,8 @@ class ShardGroup(OpenSnapshots[OpenPart]):
         shards = split(manifest, self._count)[self._number]
         snapshot = self.read(name, manifest, shards=shards, words=False)
         part = OpenPart(SnapshotKey(name, manifest.snapshot_id), manifest, Group(name, snapshot))
-        self._open_parts[part.key] = part
+        with self._adding:
+            self._open_parts[part.key] = part
         _warn_if_too_large(self.config, manifest, shards)
         return part
 
@@ -69,7 +72,8 @@ class ShardGroup(OpenSnapshots[OpenPart]):
     @property
     def keys(self) -> list[SnapshotKey]:
         """The snapshots that are answered for."""
-        return list(self._open_parts)
+        with self._adding:
+            return list(self._open_parts)
 
     def answer(self, key: SnapshotKey, method: str, arguments: Sequence[Any]) -> Any:
         """Call a method of Group. Raises SnapshotNotFound for a snapshot that is not open here."""

@@ -36,7 +36,7 @@ class RemoteGroups:
     def __init__(self, handles: Sequence[DeploymentHandle[Any]], *, tries: int = 1) -> None:
         """tries: how often a group is asked that fails before its time is up; one of several processes may be gone."""
         self._handles, self._tries = handles, tries
-        self._held: dict[int, frozenset[SnapshotKey] | None] = {}
+        self._held: dict[int, frozenset[SnapshotKey] | None] = dict.fromkeys(range(len(handles)), frozenset())
         threading.Thread(target=self._keep_looking, name="shard-groups", daemon=True).start()
 
     def reached(self, key: SnapshotKey) -> frozenset[int]:
@@ -48,7 +48,7 @@ class RemoteGroups:
     ) -> Mapping[int, Any]:
         """Call a method in each of these groups at once; return what those gave that answered in time."""
         deadline, found = time.monotonic() + within_s, dict[int, Any]()
-        left = {number: of for number, of in arguments.items() if self._held.get(number, frozenset()) is not None}
+        left = {number: of for number, of in arguments.items() if self._held[number] is not None}
         for _ in range(self._tries):
             failed = self._ask_once(key, method, left, deadline, found)
             left = {number: left[number] for number in failed}
@@ -97,8 +97,7 @@ class RemoteGroups:
 
     def _note(self, number: int, held: frozenset[SnapshotKey] | None) -> None:
         """held: the snapshots that it has open; None while it cannot be reached."""
-        before = self._held.get(number, frozenset())
-        if (held is None) != (before is None):
+        if (held is None) != (self._held[number] is None):
             if held is None:
                 logger.warning("shard group lost deployment=%s", self._name(number))
             else:
