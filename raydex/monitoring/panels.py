@@ -15,8 +15,11 @@ QUANTILES = (0.5, 0.95, 0.99)
 FIRST_METRIC_ID = 101
 """Ids below are those of the key panels, from here on they follow the table of metrics."""
 
+LESS_IS_WORSE = frozenset({"raydex_shards_ok"})
+"""Gauges that are drawn as the replica has them that has least."""
+
 REPLICAS = 'Component=~"ray::ServeReplica:raydex:.*"'
-"""How Ray 2.60 names our replicas among the processes whose memory it tells."""
+"""How Ray 2.60 names our replicas, and processes of shard groups, among the processes whose memory it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ KEY_PANELS = (
         title="Memory of the replicas",
         targets=(Target(f"sum by (ip) (ray_component_uss_bytes{{{REPLICAS}}})", "{{ip}}"),),
         unit="bytes",
-        help="What they hold for themselves alone (USS).",
+        help="What they, and processes of shard groups, hold for themselves alone (USS).",
     ),
     Panel(
         id=12,
@@ -176,6 +179,22 @@ KEY_PANELS = (
         unit="s",
         help=METRICS["raydex_canary_seconds"].help,
     ),
+    Panel(
+        id=16,
+        title="Shards that can be searched",
+        targets=(
+            Target(f"min by (index) ({exported('raydex_shards_ok')})", "{{index}}"),
+            Target(f"max by (index) ({exported('raydex_shards')})", "{{index}} · of"),
+        ),
+        help="Of the replica that reaches fewest, of all there are. See RaydexShardsLost.",
+    ),
+    Panel(
+        id=17,
+        title="Share of answers that lack some shards",
+        targets=(Target("raydex:partial_share:5m", "5 minutes"),),
+        unit="percentunit",
+        help=METRICS["raydex_partial_answers"].help,
+    ),
 )
 
 
@@ -194,7 +213,8 @@ def _metric_targets(metric: Metric) -> tuple[Target, ...]:
         return (Target(f"sum{by} (rate({name}[{WINDOW}]))", legend or "a second"),)
     if metric.name.endswith("_timestamp_seconds"):
         return (Target(f"time() - max{by} ({name})", legend or "seconds ago"),)
-    return (Target(f"max{by} ({name})", legend or "now"),)
+    worst = "min" if metric.name in LESS_IS_WORSE else "max"
+    return (Target(f"{worst}{by} ({name})", legend or "now"),)
 
 
 def _unit(metric: Metric) -> str:

@@ -46,6 +46,9 @@ RECALL_LEFT: Mapping[Severity, float] = {"info": 0.95, "warn": 0.85, "page": 0.5
 LOW_RECALL: Mapping[Severity, float] = {"warn": 1, "page": 0.5}
 """Shares of --canary-least-recall."""
 
+PARTIAL_ALLOWED = 0.01
+"""Share of answers that may lack some shards."""
+
 ROUNDS_MISSED: Mapping[Severity, int] = {"info": 3, "warn": 12}
 
 NO_PROBES = 'route!~"/healthz|/readyz"'
@@ -158,6 +161,11 @@ RECORDED = (
     Recorded(  # the replica that reaches least: what it is asked is answered without the rest
         "raydex:shards_ok_share",
         f"min by (index) ({exported('raydex_shards_ok')} / {exported('raydex_shards')})",
+    ),
+    Recorded("raydex:queries:increase5m", f"sum(increase({exported('raydex_results')}_count[5m]))"),
+    Recorded(
+        "raydex:partial_share:5m",
+        f"(sum(increase({exported('raydex_partial_answers')}[5m])) or vector(0)) / (raydex:queries:increase5m > 0)",
     ),
     Recorded("raydex:canary_recall", f"min({exported('raydex_canary_recall')})"),
     Recorded(  # over a day: a canary that is gone tells nothing any more
@@ -309,7 +317,7 @@ ALERTS = (
     ),
     Alert(
         name="RaydexSwapRefused",
-        summary="Index {{ $labels.index }}: a replica could not open the newest snapshot and serves the earlier one.",
+        summary="Index {{ $labels.index }}: the newest snapshot could not be opened, the earlier one is served.",
         stages=(
             Stage(
                 severity="warn",
@@ -330,6 +338,20 @@ ALERTS = (
         stages=(
             Stage(severity="warn", terms=(Term("raydex:shards_ok_share", "< 1"),), for_s=2 * MINUTE),
             Stage(severity="page", terms=(Term("raydex:shards_ok_share", "< 1"),), for_s=10 * MINUTE),
+        ),
+    ),
+    Alert(
+        name="RaydexPartialAnswers",
+        summary="{{ $value | humanizePercentage }} of answers lack some shards; 1 % may.",
+        stages=(
+            Stage(
+                severity="warn",
+                terms=(
+                    Term("raydex:partial_share:5m", f"> {PARTIAL_ALLOWED}"),
+                    Term("raydex:queries:increase5m", f"> {ENOUGH}"),
+                ),
+                for_s=6 * MINUTE,  # longer than one restart stays in the five minutes that are looked at
+            ),
         ),
     ),
     Alert(

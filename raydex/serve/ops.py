@@ -126,6 +126,11 @@ def _canary_queries(window: Window, allowed: Allowed) -> list[Line]:
     return _lines(window.counted("raydex_canary_queries", "outcome").items()) if allowed is None else []
 
 
+def _partial(window: Window, _: Allowed) -> list[Line]:
+    partial, answers = (window.counted(name) for name in ("raydex_partial_answers", "raydex_results"))
+    return _lines([("1 minute", _shares(partial, answers))])
+
+
 def _gauge(name: str) -> Callable[[Window, Allowed], list[Line]]:
     return lambda window, allowed: _of_indexes(window.latest(name), allowed)
 
@@ -160,6 +165,8 @@ LINES: dict[int, Callable[[Window, Allowed], list[Line]]] = {
     8: _gauge("raydex_last_build_pages"),
     9: _gauge("raydex_last_run_seconds"),
     10: _gauge("raydex_last_run_failures"),
+    16: _gauge("raydex_shards_ok"),
+    17: _partial,
 }
 """By the id of the panel. Memory is not among them: a process does not know its machine's."""
 
