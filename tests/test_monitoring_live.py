@@ -41,8 +41,9 @@ pytestmark = [
 T = TypeVar("T")
 
 
-NEVER_THERE = {"raydex_limiter_failures", "raydex_analytics_dropped", "raydex_partial_answers"}
-"""Metrics that a service which lacks nothing does not export: a Redis must be away, a disk full."""
+SELDOM_THERE = {"raydex_limiter_failures", "raydex_analytics_dropped", "raydex_partial_answers"}
+"""Metrics that a service which lacks nothing does not export: a Redis must be away, a disk full, a shard group lost. Ray
+goes on to export counters of services that have ended, so that those of other tests may be there."""
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +136,7 @@ def found(url: str, expr: str) -> list[Series]:
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
 def test_ray_exports_a_metric_under_the_name_and_labels_that_the_table_says(prometheus, metric):
     name = metric.exported + ("_bucket" if metric.kind == "histogram" else "")
-    if metric.name in NEVER_THERE:
-        assert over(prometheus, name) == []
+    if metric.name in SELDOM_THERE and not over(prometheus, name):
         return
     own = {"application", "deployment", "replica"} if metric.program == "serve" else set()
     of_ray = {"__name__", "Component", "NodeAddress", "SessionName", "Version", "WorkerId", "le", "instance", "job"}
@@ -148,8 +148,7 @@ def test_ray_exports_a_metric_under_the_name_and_labels_that_the_table_says(prom
 @pytest.mark.parametrize("panel", OURS.panels, ids=lambda panel: panel.title)
 def test_every_expression_of_our_panels_finds_something(prometheus, panel):
     for target in panel.targets:
-        if panel.title in NEVER_THERE:
-            assert over(prometheus, target.expr) == []
+        if panel.title in SELDOM_THERE and not over(prometheus, target.expr):
             continue
         series = found(prometheus, target.expr)
         labels = re.findall(r"\{\{(\w+)\}\}", target.legend)
