@@ -42,8 +42,8 @@ T = TypeVar("T")
 
 
 SELDOM_THERE = {"raydex_limiter_failures", "raydex_analytics_dropped", "raydex_partial_answers"}
-"""Metrics that a service which lacks nothing does not export: a Redis must be away, a disk full, a shard group lost. Ray
-goes on to export counters of services that have ended, so that those of other tests may be there."""
+"""Metrics that a service which lacks nothing does not export: a Redis must be away, a disk full, a shard group lost.
+Ray goes on to export counters of services that have ended, so that those of other tests may be there."""
 
 
 @pytest.fixture(scope="module")
