@@ -35,7 +35,10 @@ def test_search_answers_with_ranked_passages_that_name_their_source(client, data
 
 def test_search_reports_the_seconds_of_every_stage(client):
     seconds = client.get("/search", params={"query": READING}).json()["timings_s"]
-    stages = {"validate", "embed", "filter", "lexical", "scan", "merge", "fuse", "present", "serialise", "total"}
+    stages = {"validate", "embed", "filter", "lexical", "scan", "merge", "score", "fuse", "present"} | {
+        "serialise",
+        "total",
+    }
     assert set(seconds) == stages
     assert all(value >= 0 for value in seconds.values())
     assert seconds["total"] >= seconds["scan"]

@@ -199,8 +199,8 @@ def test_growth_that_brings_pages_of_the_same_heading_is_no_loss(gate):
 def test_rows_out_of_step_with_their_vectors_are_refused(gate, index_dir, monkeypatch):
     write = shard.write_shard
 
-    def shifted(shard_id, chunks, vectors, *more):
-        return write(shard_id, chunks, np.roll(vectors, 1, axis=0), *more)
+    def shifted(shard_id, chunks, vectors, *more, **options):
+        return write(shard_id, chunks, np.roll(vectors, 1, axis=0), *more, **options)
 
     monkeypatch.setattr("tests.snapshots.write_shard", shifted)
     verdict = gate(pages(range(40)))

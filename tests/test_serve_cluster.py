@@ -230,13 +230,14 @@ def test_metrics_can_be_scraped_where_service_discovery_says(cluster, client):
     assert {("/search", "ok"), ("/search", "client_error")} <= {(row["route"], row["outcome"]) for row in labels}
     assert {(row["application"], row["deployment"]) for row in labels} == {("raydex", "SearchService")}
     stages = {sample.labels["stage"] for sample in families["ray_raydex_search_stage_seconds"].samples}
-    assert stages == {
+    assert stages - {"groups"} == {  # that one is of another test on this cluster, which Ray still exports
         "validate",
         "embed",
         "filter",
         "lexical",
         "scan",
         "merge",
+        "score",
         "fuse",
         "present",
         "serialise",
