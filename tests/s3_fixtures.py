@@ -19,7 +19,7 @@ def s3(s3_server, monkeypatch, request):
     """The server, with an empty bucket named after the test."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    s3_server.name = re.sub(r"[^a-z0-9]+", "-", request.node.name[5:].lower())[:60].strip("-")
+    s3_server.name = re.sub(r"[^a-z0-9]+", "-", request.node.name[5:].lower())[-60:].strip("-")  # with its parameter
     s3_server.client().create_bucket(Bucket=s3_server.name)
     s3_server.uri = f"s3://{s3_server.name}/indexes"
     s3_server.requests()

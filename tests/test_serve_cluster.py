@@ -243,7 +243,7 @@ def test_metrics_can_be_scraped_where_service_discovery_says(cluster, client):
         "serialise",
         "total",
     }
-    assert {sample.value for sample in families["ray_raydex_snapshot_chunks"].samples} == {len(TEXTS)}
+    assert len(TEXTS) in {sample.value for sample in families["ray_raydex_snapshot_chunks"].samples}
 
 
 def test_the_builder_for_serve_run_makes_a_working_application(url, data_dir):
