@@ -20,9 +20,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Generic, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from raydex.config import ServeConfig
 from raydex.errors import RaydexError, SnapshotError, StorageError
@@ -33,6 +34,8 @@ from raydex.storage.mirror import open_storage
 from raydex.storage.readers import ReaderLeases
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 IDLE_S = 2.0
 """Between two reports of a replica that has nothing to do."""
@@ -296,6 +299,7 @@ class Follower(Generic[Opened]):
     def __init__(self, engine: OpenSnapshots[Opened], council: SwapCouncil, recorder: Recorder) -> None:
         self._engine, self.council, self._recorder = engine, council, recorder
         self._member = uuid.uuid4().hex
+        self._thread = ThreadPoolExecutor(1, "swap")  # the same one each time: glibc keeps memory for each thread
         self._prepared: dict[str, tuple[Target, Opened, float]] = {}
         self._refused: dict[str, tuple[Target, str]] = {}
         self._told: dict[str, Target] = {}
@@ -312,7 +316,11 @@ class Follower(Generic[Opened]):
                     await self._obey(plan)
                     seen = plan.number
         finally:
+            self._thread.shutdown(wait=False)
             await self.council.leave(self._member)
+
+    def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> "asyncio.Future[Result]":
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _report(self) -> Report:
         return Report(
@@ -335,8 +343,8 @@ class Follower(Generic[Opened]):
                 await self._prepare(name, target)
         self._tell_refusals({**plan.refused, **self._refused})
         if any(plan.agreed.get(name) == target for name, (target, *_) in self._prepared.items()):
-            await asyncio.to_thread(self._commit, plan.agreed)
-        await asyncio.to_thread(self._engine.release, plan.in_use)
+            await self._in_thread(self._commit, plan.agreed)
+        await self._in_thread(self._engine.release, plan.in_use)
 
     def _is_due(self, name: str, target: Target, plan: Plan) -> bool:
         index = self._engine.indexes.get(name)
@@ -347,7 +355,7 @@ class Follower(Generic[Opened]):
     async def _prepare(self, name: str, target: Target) -> None:
         """Open a snapshot in a thread, and go on reporting meanwhile."""
         started = time.perf_counter()
-        work = asyncio.ensure_future(asyncio.to_thread(self._engine.prepare, name, target.snapshot_id))
+        work = self._in_thread(self._engine.prepare, name, target.snapshot_id)
         while not (await asyncio.wait({work}, timeout=IDLE_S))[0]:
             await self.council.follow(self._member, self._report(), -1)
         try:
