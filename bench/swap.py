@@ -214,11 +214,8 @@ def doc_rows(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"{last} swaps, {result['answers']:,} answers"
     yield f"A swap takes {result['swap_s']['p50']:.1f} s"
     yield f"{memory['5']} MiB after swap 5 and {memory[last]} MiB after swap {last} (× {result['memory_ratio']:.2f};"
-    small = result["with_a_small_cache"]
-    memory, last = small["memory_mib"], str(small["swaps"])
-    yield f"With {small['cache_mb']} MB each ({last} swaps, {small['answers']:,} answers"
-    sizes = f"{memory['5']:.0f}, {memory['10']:.0f} and {memory[last]:.0f} MiB after swaps 5, 10 and {last}"
-    yield f"{sizes} (× {small['memory_ratio']:.2f})"
+    yield f"at most {max(result['memory_mib'].values()):,.0f} MiB"
+    yield f"p99 {result['latency_ms']['p99']:.0f} ms"
 
 
 def main() -> int:
