@@ -118,25 +118,34 @@ def test_a_service_of_groups_answers_as_one_process_does(service):
     assert eventually(lambda: service.shards_ok() == {6}, within_s=30)
 
 
-def test_a_killed_group_leaves_answers_of_the_others_that_say_so_and_comes_back(service):
+def test_a_group_that_stands_still_leaves_answers_of_the_others_that_say_so_and_comes_back(service):
     assert service.ask("all about file", **FIRST_OF_ALL)["shards_ok"] == "6/6"
-    sizes = [len(part) for part in parts(service.config.folder / "docs")]
-    before = groups()
+    size = len(parts(service.config.folder / "docs")[0])
+    stopped, numbers = groups()["ShardGroup1"], count()
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        answer = service.ask("all about thread", **FIRST_OF_ALL)
+        assert answer["shards_ok"] == f"{size}/6"
+        assert answer["message"].startswith(f"{size} of 6 shards were searched")
+        assert eventually(lambda: size in service.shards_ok(), within_s=30)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert eventually(lambda: is_whole(service, next(numbers)), within_s=60)
+
+
+def test_a_killed_group_is_replaced_and_fails_no_search_meanwhile(service):
+    before, numbers = groups(), count()
     assert set(before) == {"ShardGroup0", "ShardGroup1"}
     os.kill(before["ShardGroup1"], signal.SIGKILL)
-    seen: set[str] = set()
-    numbers = count()
+    assert eventually(
+        lambda: is_whole(service, next(numbers)) and groups().get("ShardGroup1") not in {None, before["ShardGroup1"]},
+        within_s=60,
+    )
 
-    def is_back() -> bool:
-        answer = service.ask(f"all about file {next(numbers)}", **FIRST_OF_ALL)  # never one that was asked before
-        if answer["shards_ok"] != "6/6":
-            assert answer["shards_ok"] == f"{sizes[0]}/6"
-            assert answer["message"].startswith(f"{sizes[0]} of 6 shards were searched")
-        seen.add(answer["shards_ok"])
-        return len(seen) == 2 and answer["shards_ok"] == "6/6"
 
-    eventually(is_back, within_s=60)
-    assert groups()["ShardGroup1"] != before["ShardGroup1"]
+def is_whole(service: Service, number: int) -> bool:
+    """Ask what nobody has asked before; is the answer of all shards?"""
+    return bool(service.ask(f"all about file {number}", **FIRST_OF_ALL)["shards_ok"] == "6/6")
 
 
 def test_swaps_of_a_service_of_groups_fail_no_request_mix_no_answer_and_miss_no_shard(service):
